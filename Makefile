@@ -1,0 +1,50 @@
+# make help lists the targets. Each sets up .venv by itself; nothing has to be done before it.
+PYTHON ?= python3
+PRESET ?= sample
+BIN := .venv/bin
+RUN = $(BIN)/python -m histopath run --preset $(PRESET) $(if $(DATA),--data "$(DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) \
+	$(if $(WEIGHTS),--weights "$(WEIGHTS)")
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-fast nbval notebooks clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+	@echo "  options of make run: PRESET=sample|full  DATA=FOLDER  EPOCHS=n  WEIGHTS=imagenet|none|FILE"
+
+setup: .venv/ready ## the environment alone
+
+run: .venv/ready ## run the notebooks: figures, trained ensemble, submission
+	$(RUN)
+
+test: test-style .venv/ready-dev ## everything that must hold: ruff, pytest, nbval
+	$(BIN)/python -m pytest
+	$(MAKE) --no-print-directory nbval
+
+test-fast: test-style .venv/ready-dev ## ruff and the tests that take no more than seconds each
+	$(BIN)/python -m pytest -m "not slow"
+
+test-style: .venv/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+nbval: .venv/ready-dev ## run the committed notebooks and compare every output, in a home of their own
+	rm -rf build/nbval && mkdir -p build/nbval
+	HISTOPATH_HOME="$(CURDIR)/build/nbval" $(BIN)/python -m pytest --nbval --nbval-cell-timeout=7200 -p no:cacheprovider notebooks
+
+notebooks: .venv/ready ## refresh the committed notebooks and the figures in assets/sample
+	rm -rf runs/sample
+	$(BIN)/python -m histopath run --in-place
+
+clean: ## remove what the targets above wrote, but not .venv
+	rm -rf build data/sample data/packed runs/sample runs/notebooks submission/sample_submission.csv
+
+.venv/ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1)
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/ready-dev: .venv/ready requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@

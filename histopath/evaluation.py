@@ -1,0 +1,328 @@
+"""Scores of predicted probabilities: labels, probabilities and slide names in, numbers and curves out.
+
+Labels are integers 0 (no tumor) or 1 (tumor) of shape (N,), probabilities are floats in [0, 1] of shape (N,), and
+groups are slide names of shape (N,), where "" means that the slide is unknown. Every function here refuses other
+input with one sentence.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from sklearn import metrics
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+
+def checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels as int64 and probabilities as float64, both (N,), once they are known to be fit for scoring.
+
+    Raises:
+        ValueError: when the lengths differ, nothing is given, a label is not 0 or 1, a probability is not in [0, 1],
+            or one of the two classes is missing.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    if labels.ndim != 1 or labels.shape != probabilities.shape:
+        raise ValueError(
+            f"labels have shape {labels.shape} and probabilities {probabilities.shape}: give one of each for every "
+            "patch, both of shape (N,)."
+        )
+    if labels.size == 0:
+        raise ValueError("there are no patches to score: give at least one patch of each class.")
+    wrong = ~np.isin(labels, (0, 1))
+    if wrong.any():
+        raise ValueError(
+            f"{wrong.sum():,} labels are neither 0 nor 1, the first is {labels[wrong.argmax()]}: score labelled patches only."
+        )
+    wrong = ~((probabilities >= 0) & (probabilities <= 1))
+    if wrong.any():
+        raise ValueError(
+            f"{wrong.sum():,} probabilities are not finite numbers in [0, 1], the first is "
+            f"{probabilities[wrong.argmax()]}: pass the output of the sigmoid."
+        )
+    present = np.unique(labels)
+    if len(present) == 1:
+        raise ValueError(
+            f"all {len(labels):,} patches have label {present[0]} and class {1 - int(present[0])} is missing: "
+            "an AUC needs both classes."
+        )
+    return labels.astype(np.int64), probabilities
+
+
+def auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Area under the ROC curve: the chance that a tumor patch scores above one without tumor, ties counting half."""
+    return float(metrics.roc_auc_score(*checked(labels, probabilities)))
+
+
+def slide_codes(groups: np.ndarray | None, count: int) -> tuple[np.ndarray | None, int]:
+    """Cluster number of each patch for the bootstrap, and how many slides are known.
+
+    A patch whose slide is "" is a cluster of its own. With fewer than two known slides there is nothing to resample
+    by slide, and the codes are None.
+
+    Args:
+        groups: slide names (N,), or None when no slide is known.
+        count: N, the number of patches.
+
+    Raises:
+        ValueError: when groups has another length than the patches.
+    """
+    if groups is None:
+        return None, 0
+    names = pd.Series(np.asarray(groups, dtype=object)).fillna("").astype(str)
+    if len(names) != count:
+        raise ValueError(f"{len(names):,} slide names were given for {count:,} patches: give one name a patch.")
+    codes, slides = pd.factorize(names.where(names != ""))
+    if len(slides) < 2:
+        return None, len(slides)
+    lonely = codes < 0
+    codes[lonely] = len(slides) + np.arange(lonely.sum())
+    return codes, len(slides)
+
+
+def _resampled_weights(labels: np.ndarray, codes: np.ndarray | None, replicates: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each patch stands in each bootstrap replicate: float64 (N,), both classes always present."""
+    rng = np.random.default_rng(seed)
+    classes = [np.flatnonzero(labels == value) for value in (0, 1)]
+    for _ in range(replicates):
+        weights = np.zeros(len(labels))
+        if codes is None:
+            for rows in classes:
+                weights[rows] = np.bincount(rng.integers(len(rows), size=len(rows)), minlength=len(rows))
+        while not all(weights[rows].any() for rows in classes):
+            clusters = int(codes.max()) + 1
+            weights = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)[codes].astype(float)
+        yield weights
+
+
+def bootstrap_auc(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray | None = None,
+    replicates: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the AUC.
+
+    Patches of one slide resemble each other, so an interval over patches is too narrow. With slide names whole slides
+    are drawn with replacement (a replicate with one class only is drawn again); without them patches are drawn
+    within each class. The scores are sorted once, and each replicate only weights them.
+
+    Args:
+        labels: 0 or 1, (N,).
+        probabilities: in [0, 1], (N,).
+        groups: slide names (N,), or None.
+        replicates: number of bootstrap replicates.
+        seed: seed of the draws.
+        level: coverage of the interval, in (0, 1).
+
+    Returns:
+        Lower and upper end of the interval.
+    """
+    labels, probabilities = checked(labels, probabilities)
+    codes, _ = slide_codes(groups, len(labels))
+    order = np.argsort(probabilities, kind="stable")
+    scores, positive = probabilities[order], labels[order] == 1
+    starts = np.flatnonzero(np.r_[True, scores[1:] > scores[:-1]])
+    codes = None if codes is None else codes[order]
+    values = np.empty(replicates)
+    for number, weights in enumerate(_resampled_weights(labels[order], codes, replicates, seed)):
+        tumor = np.add.reduceat(weights * positive, starts)
+        healthy = np.add.reduceat(weights * ~positive, starts)
+        below = np.cumsum(healthy) - healthy / 2
+        values[number] = tumor @ below / (tumor.sum() * healthy.sum())
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def roc(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """False positive rates, true positive rates and thresholds of the ROC curve, each (K,)."""
+    return metrics.roc_curve(*checked(labels, probabilities))
+
+
+def roc_band(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray | None = None,
+    replicates: int = 300,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pointwise bootstrap band around the ROC curve, resampled as `bootstrap_auc` does.
+
+    Returns:
+        A grid of 201 false positive rates, and the lower and upper true positive rate at each, each (201,).
+    """
+    labels, probabilities = checked(labels, probabilities)
+    codes, _ = slide_codes(groups, len(labels))
+    order = np.argsort(-probabilities, kind="stable")
+    scores, positive = probabilities[order], labels[order] == 1
+    ends = np.flatnonzero(np.r_[scores[1:] < scores[:-1], True])
+    codes = None if codes is None else codes[order]
+    grid, rates = np.linspace(0, 1, 201), np.empty((replicates, 201))
+    for number, weights in enumerate(_resampled_weights(labels[order], codes, replicates, seed)):
+        tumor = np.r_[0, np.cumsum(weights * positive)[ends]]
+        healthy = np.r_[0, np.cumsum(weights * ~positive)[ends]]
+        rates[number] = np.interp(grid, healthy / healthy[-1], tumor / tumor[-1])
+    low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return grid, low, high
+
+
+def precision_recall(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision (K+1,), recall (K+1,) and thresholds (K,) of the precision-recall curve."""
+    return metrics.precision_recall_curve(*checked(labels, probabilities))
+
+
+def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10, quantile: bool = False) -> pd.DataFrame:
+    """What was predicted beside what was observed, in bins of the predicted probability.
+
+    Args:
+        labels: 0 or 1, (N,).
+        probabilities: in [0, 1], (N,).
+        bins: number of bins over [0, 1].
+        quantile: bins of equal count in place of bins of equal width.
+
+    Returns:
+        One row a non-empty bin: `low`, `high` (its edges), `predicted` (mean probability), `observed` (share of
+        tumor), `count` (patches).
+    """
+    labels, probabilities = checked(labels, probabilities)
+    edges = np.linspace(0, 1, bins + 1)
+    if quantile:
+        edges = np.unique(np.r_[0, np.quantile(probabilities, edges[1:-1]), 1])
+    number = np.searchsorted(edges[1:-1], probabilities)
+    count = np.bincount(number, minlength=len(edges) - 1)
+    full = count > 0
+    predicted, observed = (
+        np.bincount(number, values, minlength=len(count))[full] / count[full] for values in (probabilities, labels)
+    )
+    return pd.DataFrame({"low": edges[:-1][full], "high": edges[1:][full], "predicted": predicted, "observed": observed}).assign(
+        count=count[full]
+    )
+
+
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error: the mean gap between predicted and observed over equal bins, weighted by count.
+
+    Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3, on the probability of tumor.
+    """
+    table = calibration(labels, probabilities, bins)
+    return float(((table.predicted - table.observed).abs() * table["count"]).sum() / table["count"].sum())
+
+
+def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Threshold with the largest sensitivity + specificity - 1 (Youden 1950), to be chosen on val.
+
+    It lies halfway between two scores, so that rounding of either does not move a patch across it; a patch counts as
+    tumor when its probability is at least the threshold.
+    """
+    labels, probabilities = checked(labels, probabilities)
+    false, true, thresholds = metrics.roc_curve(labels, probabilities, drop_intermediate=False)
+    best = 1 + int(np.argmax(true[1:] - false[1:]))
+    below = thresholds[best + 1] if best + 1 < len(thresholds) else 0.0
+    return float((thresholds[best] + below) / 2)
+
+
+def evaluate(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    threshold: float = 0.5,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
+) -> dict:
+    """Every score of one set of predictions, as plain numbers that JSON can hold.
+
+    Args:
+        labels: 0 or 1, (N,).
+        probabilities: in [0, 1], (N,).
+        threshold: a patch counts as tumor when its probability is at least this; choose it on val.
+        groups: slide names (N,) or None; the interval is over slides when at least two are known.
+        seed: seed of the bootstrap.
+
+    Returns:
+        `auc`, `auc_low`, `auc_high`, `interval` (in words), `accuracy`, `patches`, `positives`, `slides` (known ones),
+        `average_precision`, `brier`, `ece`, `log_loss`, `threshold`, `sensitivity`, `specificity`, and `confusion`
+        as [[tn, fp], [fn, tp]].
+
+    Raises:
+        ValueError: for input that cannot be scored, such as one class only; the sentence names the missing class.
+    """
+    labels, probabilities = checked(labels, probabilities)
+    codes, slides = slide_codes(groups, len(labels))
+    low, high = bootstrap_auc(labels, probabilities, groups, seed=seed)
+    confusion = metrics.confusion_matrix(labels, probabilities >= threshold, labels=[0, 1])
+    return {
+        "auc": auc(labels, probabilities),
+        "auc_low": low,
+        "auc_high": high,
+        "interval": f"95 % bootstrap over {'patches' if codes is None else 'slides'}",
+        "accuracy": float(np.trace(confusion) / len(labels)),
+        "patches": len(labels),
+        "positives": int(labels.sum()),
+        "slides": slides,
+        "average_precision": float(metrics.average_precision_score(labels, probabilities)),
+        "brier": float(metrics.brier_score_loss(labels, probabilities)),
+        "ece": calibration_error(labels, probabilities),
+        "log_loss": float(metrics.log_loss(labels, probabilities)),
+        "threshold": float(threshold),
+        "sensitivity": float(confusion[1, 1] / confusion[1].sum()),
+        "specificity": float(confusion[0, 0] / confusion[0].sum()),
+        "confusion": confusion.tolist(),
+    }
+
+
+def format_interval(name: str, value: float, low: float, high: float, count: int) -> str:
+    """A score as this project writes it: `AUC 0.97 (0.96-0.98), 3,000 patches`."""
+    return f"{name} {value:.2f} ({low:.2f}-{high:.2f}), {count:,} patches"
+
+
+def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray, count: int, threshold: float = 0.5) -> np.ndarray:
+    """Positions of the most confident mistakes, the most confident first: int64 (at most `count`,)."""
+    labels, probabilities = checked(labels, probabilities)
+    distance = np.abs(probabilities - labels)
+    wrong = np.flatnonzero((probabilities >= threshold) != (labels == 1))
+    return wrong[np.argsort(-distance[wrong], kind="stable")][:count]
+
+
+def mean_colour(images: np.ndarray, rows: np.ndarray, batch: int = 4096) -> np.ndarray:
+    """Mean red, green and blue of patches, read `batch` at a time so that memory stays bounded.
+
+    Args:
+        images: uint8 (M, H, W, 3), memory-mapped or not.
+        rows: row numbers (N,).
+        batch: patches in memory at once.
+
+    Returns:
+        float32 (N, 3), in 0-255.
+    """
+    rows = np.asarray(rows, dtype=np.int64)
+    means = np.empty((len(rows), 3), dtype=np.float32)
+    for start in range(0, len(rows), batch):
+        part = images[rows[start : start + batch]]
+        sums = part.reshape(len(part), -1, 3).sum(axis=1, dtype=np.uint32)
+        means[start : start + batch] = sums / (part.shape[1] * part.shape[2])
+    return means
+
+
+def mean_colour_baseline(images: np.ndarray, labels: np.ndarray, fit_rows: np.ndarray, score_rows: np.ndarray) -> np.ndarray:
+    """Probability of tumor from nothing but the mean colour of a patch: what any model has to beat.
+
+    Args:
+        images: uint8 (M, H, W, 3).
+        labels: 0 or 1 for every row of images, (M,); only `fit_rows` are looked at.
+        fit_rows: rows that the logistic regression of the standardised mean colour is fitted on (train).
+        score_rows: rows to predict (N,).
+
+    Returns:
+        float64 (N,), in [0, 1].
+
+    Raises:
+        ValueError: when the rows to fit hold one class only.
+    """
+    fit_labels = np.asarray(labels)[fit_rows]
+    checked(fit_labels, np.zeros(len(fit_labels)))
+    model = make_pipeline(StandardScaler(), LogisticRegression())
+    model.fit(mean_colour(images, fit_rows), fit_labels)
+    return model.predict_proba(mean_colour(images, score_rows))[:, 1]

@@ -1,0 +1,90 @@
+"""Files shared between processes: complete or absent, changed by one process at a time, and known to have changed."""
+
+import fcntl
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path in the same folder that becomes `path` when the block ends, and is removed when it fails."""
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield part
+        with open(part, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that is complete or absent, also after a power failure."""
+    with replacing(path) as part:
+        part.write_text(text)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Writes a table as CSV, complete or absent; floats keep nine digits."""
+    write_text(path, table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+
+
+@contextmanager
+def locked(folder: Path, progress: bool) -> Iterator[None]:
+    """Lets one process at a time change a pack; the lock ends with its process, however that ends."""
+    path = folder.with_name(folder.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(path, progress)
+    except OSError as error:
+        raise ValueError(f"{path.parent} cannot be written ({error.strerror}); choose another cache folder.") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(path: Path, progress: bool) -> int:
+    """Returns a descriptor of the lock file, locked; waits for another process that holds it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if progress:
+                print(f"another process is packing into {path.parent}: waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except FileNotFoundError:  # the process before us removed the file: lock the new one
+            pass
+        os.close(descriptor)
+
+
+def stamp_paths(root: Path, names: Iterable[str]) -> dict[str, list[int] | None]:
+    """Returns name → [size, mtime in ns] for paths below a folder; size 0 for a folder, null for what is missing."""
+    stamp = {}
+    for name in names:
+        try:
+            status = os.stat(os.path.join(root, name))
+            is_folder = stat.S_ISDIR(status.st_mode)
+            stamp[name] = [0 if is_folder else status.st_size, status.st_mtime_ns]
+        except (FileNotFoundError, NotADirectoryError):
+            stamp[name] = None
+    return stamp
+
+
+def find_changed(root: Path, files: Iterable[str], stats: np.ndarray) -> list[str]:
+    """Returns the files whose size or time is not the recorded one (N, 2)."""
+    recorded = dict(zip(files, map(tuple, stats.tolist()), strict=True))
+    now = stamp_paths(root, recorded)
+    return [name for name, known in recorded.items() if now[name] is None or tuple(now[name]) != known]

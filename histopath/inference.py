@@ -1,0 +1,73 @@
+"""Probabilities of patches, in batches of one size. In: a network, uint8 patches and row numbers. Out: float32 (N,)."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from histopath.backend import keras
+
+
+def eight_views(batch: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the eight flips and quarter turns of a batch (N, S, S, 3): the dihedral group of the square, identity first."""
+    for turned in (batch, batch.transpose(0, 2, 1, 3)):
+        for rows in (slice(None), slice(None, None, -1)):
+            for columns in (slice(None), slice(None, None, -1)):
+                yield np.ascontiguousarray(turned[:, rows, columns])
+
+
+def predict(
+    network: keras.Model,
+    images: np.ndarray,
+    rows: np.ndarray | None = None,
+    views: int = 8,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> np.ndarray:
+    """Predicts the probability of tumour, averaged over views.
+
+    Every step has the same shape (the last batch is filled up), so nothing is compiled twice; memory holds one batch.
+
+    Args:
+        network: uint8 patches (N, H, W, 3) → probabilities (N, 1).
+        images: uint8 patches in 0-255, memory-mapped or not.
+        rows: which of them, in the order of the answer; None for all.
+        views: 8 for all flips and quarter turns, 1 for the patch as it is.
+        batch_size: patches in one step.
+        progress: show a progress bar.
+
+    Returns:
+        float32 (len(rows),) in [0, 1].
+
+    Raises:
+        ValueError: when the patches have another size than the network takes.
+    """
+    rows = np.arange(len(images)) if rows is None else np.asarray(rows)
+    _check_size(network, images)
+    step = prediction_step(network)
+    answer = np.empty(len(rows), "float32")
+    for start in tqdm(range(0, len(rows), batch_size), disable=not progress, desc="predicting", unit="batch", mininterval=1):
+        part = rows[start : start + batch_size]
+        batch = images[np.resize(part, min(batch_size, len(rows)))]
+        chosen = eight_views(batch) if views == 8 else [batch]
+        mean = np.mean([step(view) for view in chosen], axis=0)
+        answer[start : start + batch_size] = mean[: len(part), 0]
+    return answer
+
+
+def prediction_step(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the compiled forward pass of a network, without XLA on a processor, where it is far slower."""
+    network.jit_compile = bool(accelerators())
+    return network.predict_on_batch
+
+
+def accelerators() -> list[str]:
+    """Returns the names of the local GPUs or TPUs that the Keras backend sees."""
+    return [name for kind in ("gpu", "tpu") for name in keras.distribution.list_devices(kind)]
+
+
+def _check_size(network: keras.Model, images: np.ndarray) -> None:
+    expected = tuple(network.input_shape[1:])
+    if images.shape[1:] != expected:
+        got, want = ("×".join(map(str, shape)) for shape in (images.shape[1:], expected))
+        raise ValueError(f"The patches are {got} and {network.name} takes {want}; give patches of that size.")

@@ -1,0 +1,69 @@
+"""Runs the notebooks in order with parameters. In: preset, data, epochs, weights. Out: executed notebooks."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import papermill
+
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+
+
+def list_notebooks() -> list[Path]:
+    """Returns the project's notebooks in the order in which they run."""
+    return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+
+
+def run_notebooks(parameters: dict[str, object], target: Path, log: Callable[[str], None] = print) -> list[Path]:
+    """Executes every notebook, showing what it prints as it prints it.
+
+    Args:
+        parameters: values for the cell tagged `parameters`; None values are left at the notebook's own.
+        target: folder for the executed notebooks; each appears there when it is complete.
+        log: takes a line before and after each notebook.
+
+    Returns:
+        The executed notebooks.
+
+    Raises:
+        ValueError: when a cell fails; the text names the notebook, the cell and the error.
+    """
+    given = {key: value for key, value in parameters.items() if value is not None}
+    target.mkdir(parents=True, exist_ok=True)
+    written, sources = [], list_notebooks()
+    for number, source in enumerate(sources, start=1):
+        log(f"[{number}/{len(sources)}] {source.stem}")
+        started = time.perf_counter()
+        written.append(_execute(source, target / source.name, given))
+        log(f"[{number}/{len(sources)}] {source.stem} done in {time.perf_counter() - started:.0f} s")
+    return written
+
+
+def _execute(source: Path, target: Path, parameters: dict[str, object]) -> Path:
+    part = target.with_name(f"{target.stem}.part.ipynb")
+    try:
+        papermill.execute_notebook(
+            source, part, parameters, cwd=FOLDER, progress_bar=False, stdout_file=sys.stdout, kernel_name="python3"
+        )
+    except papermill.PapermillExecutionError as error:
+        reason = str(error.evalue).splitlines()[0] if error.evalue else ""
+        raise ValueError(
+            f"{source.name} stopped at cell {error.exec_count} with {error.ename}: {reason} The notebook up to there is {part}."
+        ) from None
+    clean_notebook(part)
+    part.replace(target)
+    return target
+
+
+def clean_notebook(path: Path) -> None:
+    """Takes the clock times and the machine's own marks out of an executed notebook, and keeps its outputs."""
+    notebook = nbformat.read(path, as_version=4)
+    for key in ("papermill", "widgets"):
+        notebook.metadata.pop(key, None)
+    notebook.metadata["language_info"] = {"name": "python"}
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+    nbformat.write(notebook, path)

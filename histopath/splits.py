@@ -1,0 +1,139 @@
+"""Train, val and holdout. In: the table of a PatchSet. Out: one row a labelled patch with its split, proved disjoint."""
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+SPLITS = ("train", "val", "holdout")
+COLUMNS = ["row", "id", "split", "label", "slide", "pixel_hash"]
+
+
+def split_patches(table: pd.DataFrame, val_fraction: float = 0.15, holdout_fraction: float = 0.2, seed: int = 0) -> pd.DataFrame:
+    """Divides the labelled patches: train fits, val chooses the checkpoint and the threshold, holdout is scored once.
+
+    Published parts are kept: labelled `valid` becomes val, labelled `test` holdout; what is missing is drawn out of train.
+    Patches of one slide stay together where slides are known, equal pixels always.
+
+    Args:
+        table: columns `id`, `label` (-1 unknown), `slide` ("" unknown), `part`, `pixel_hash`; row i describes image i.
+        val_fraction: wanted share of val.
+        holdout_fraction: wanted share of holdout.
+        seed: seeds the draw.
+
+    Returns:
+        Columns `row` (number of the image), `id`, `split`, `label`, `slide`, `pixel_hash`, in the order of the table.
+
+    Raises:
+        ValueError: when no patch is labelled, a class is missing, or there are too few patches or slides to divide.
+    """
+    labelled = table.assign(row=np.arange(len(table)))
+    labelled = labelled[labelled["label"] >= 0].reset_index(drop=True)
+    _check_labels(labelled)
+    split = labelled["part"].map({"valid": "val", "test": "holdout"}).fillna("train").to_numpy(dtype=object)
+    for name, fraction, others in (("holdout", holdout_fraction, 0.0), ("val", val_fraction, holdout_fraction)):
+        if not (split == name).any():
+            pool = np.flatnonzero(split == "train")
+            split[pool[_draw(labelled.iloc[pool], fraction / (1 - others), seed)]] = name
+    splits = labelled.assign(split=split)[COLUMNS]
+    splits = _drop_copies(splits)
+    check_splits(splits)
+    return splits
+
+
+def check_splits(splits: pd.DataFrame) -> pd.DataFrame:
+    """Proves that no image, no slide and no pixels stand in two splits, and that each split has both classes.
+
+    Returns:
+        One row a split: patches, positives, slides and distinct images.
+
+    Raises:
+        ValueError: when two splits share something, or a split is empty or lacks a class; the text says which.
+    """
+    for column in ("row", "slide", "pixel_hash"):
+        known = splits[splits[column] != ""]
+        shared = known.groupby(column)["split"].nunique()
+        if (shared > 1).any():
+            raise ValueError(f"The {column} {shared.index[shared > 1][0]} stands in more than one split; split again.")
+    for name in SPLITS:
+        classes = splits.loc[splits["split"] == name, "label"].nunique()
+        if classes < 2:
+            raise ValueError(
+                f"The {name} split has patches of {classes} of the two classes, so it cannot be scored; give more patches"
+                f" (or slides) of each class, or change --set {'holdout' if name == 'holdout' else 'val'}_fraction."
+            )
+    groups = splits.groupby("split")
+    counts = groups.agg(patches=("row", "size"), positives=("label", "sum"), images=("pixel_hash", "nunique"))
+    counts.insert(2, "slides", groups["slide"].agg(lambda names: names[names != ""].nunique()))
+    return counts.reindex(list(SPLITS))
+
+
+def count_leaks(table: pd.DataFrame, val_fraction: float, holdout_fraction: float, seed: int = 0) -> dict[str, tuple[int, int]]:
+    """Counts the slides that a random split and a split by slide put into more than one of train, val and holdout.
+
+    Args:
+        table: as in `split_patches`.
+        val_fraction: wanted share of val.
+        holdout_fraction: wanted share of holdout.
+        seed: seeds both draws.
+
+    Returns:
+        Way of splitting → (slides in more than one split, slides known).
+    """
+    counts = {}
+    for way, used in (("random split", table.assign(slide="", part="train")), ("split by slide", table)):
+        splits = split_patches(used, val_fraction, holdout_fraction, seed)
+        slide = table["slide"].to_numpy()[splits["row"]]
+        known = splits[slide != ""].groupby(slide[slide != ""])["split"].nunique()
+        counts[way] = (int((known > 1).sum()), len(known))
+    return counts
+
+
+def describe_grouping(splits: pd.DataFrame) -> str:
+    """Says in words what the splits keep apart, for every place where a score of them is shown."""
+    known = splits["slide"] != ""
+    if known.all():
+        return f"split by slide ({splits['slide'].nunique()} slides)"
+    if known.any():
+        return f"split by slide where known; {(~known).sum():,} patches of unknown slide are in train only"
+    return "slides unknown: one slide can stand on both sides of the split, so the score may be too high"
+
+
+def _check_labels(labelled: pd.DataFrame) -> None:
+    present = sorted(labelled["label"].unique())
+    if not present:
+        raise ValueError("No patch has a label, so nothing can be trained or scored; give labelled patches.")
+    if len(present) == 1:
+        raise ValueError(f"All {len(labelled):,} labelled patches are of class {present[0]}; training needs both classes.")
+    if len(present) > 2:
+        raise ValueError(f"The data has {len(present)} classes and these networks tell two apart; give two class folders.")
+
+
+def _draw(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
+    """Positions in `pool` of about `fraction` of it: whole slides where slides are known, whole groups of equal pixels."""
+    known = np.flatnonzero(pool["slide"] != "")
+    if len(known):
+        return known[_draw_slides(pool.iloc[known], fraction, seed)]
+    firsts = pool.drop_duplicates("pixel_hash")
+    try:
+        _, drawn = train_test_split(firsts["pixel_hash"], test_size=fraction, stratify=firsts["label"], random_state=seed)
+    except ValueError:
+        raise ValueError(f"{len(firsts):,} different labelled patches are too few to divide; give more patches.") from None
+    return np.flatnonzero(pool["pixel_hash"].isin(drawn))
+
+
+def _draw_slides(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
+    folds = max(2, round(1 / fraction))
+    if pool["slide"].nunique() < folds:
+        raise ValueError(
+            f"{pool['slide'].nunique()} slides are too few to keep {fraction:.0%} of the patches apart by slide;"
+            f" give patches of at least {folds} slides, or leave the slide table out."
+        )
+    divider = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    return next(divider.split(pool, pool["label"], pool["slide"]))[1]
+
+
+def _drop_copies(splits: pd.DataFrame) -> pd.DataFrame:
+    """Leaves copies of a holdout patch out of val and train, and copies of a val patch out of train."""
+    rank = splits["split"].map({"holdout": 0, "val": 1, "train": 2})
+    best = rank.groupby(splits["pixel_hash"]).transform("min")
+    return splits[rank == best].reset_index(drop=True)

@@ -1,0 +1,142 @@
+"""One palette and one style for every figure, and the export that puts a figure in a file and in a notebook.
+
+No function touches pyplot or any other global state of matplotlib.
+"""
+
+import io
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from IPython.display import Image as DisplayImage
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from histopath.files import replacing
+
+WIDTH = 7.0  # inches
+DPI = 100
+INK, GREY, FAINT = "#22262e", "#8a8f98", "#d9dce1"
+COLOURS = ("#23799c", "#c2317d", "#d3922a", "#6a4c93", "#4d8b57", "#8f5a3c")  # class 0, class 1, and further series
+SPLIT_COLOURS = {"train": "#6a4c93", "val": "#d3922a", "holdout": "#4d8b57", "test": "#8a8f98"}
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "grid.color": FAINT,
+    "grid.linewidth": 0.7,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "text.color": INK,
+    "lines.linewidth": 2.2,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 10.5,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+class Picture(DisplayImage):
+    """A PNG that a notebook shows; as text it is its file name, which is the same on every machine."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(data=path.read_bytes(), format="png")
+        self.name = path.name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Run a drawing function under STYLE without changing matplotlib's settings for anyone else."""
+
+    @wraps(draw)
+    def wrapper(*args, **kwargs) -> Figure:
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+def _reduced(pixels: Image.Image, colours: int) -> bytes:
+    """The picture as a PNG with a palette; below 256 colours the palette is fitted to a sample of its pixels."""
+    rgb = np.asarray(pixels)
+    if colours == 256:
+        fitted = pixels.quantize(254, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    else:
+        sample = rgb.reshape(-1, 3)[np.random.default_rng(0).integers(pixels.width * pixels.height, size=30_000)]
+        # kmeans counts the pixels that may still change their colour when the fit stops.
+        palette = Image.fromarray(sample[None]).quantize(colours - 2, method=Image.Quantize.MEDIANCUT, kmeans=100)
+        fitted = pixels.quantize(palette=palette, dither=Image.Dither.NONE)
+    # Paper and ink keep their own places: a mean of white and pale tissue would tint the whole page.
+    index, own = np.array(fitted), np.array([[255, 255, 255], list(bytes.fromhex(INK[1:]))], dtype=np.uint8)
+    for number, colour in enumerate(own):
+        index[(rgb == colour).all(axis=2)] = colours - 2 + number
+    image = Image.fromarray(index)
+    image.putpalette([*(fitted.getpalette() + [0] * 768)[: 3 * (colours - 2)], *own.ravel().tolist()])
+    encoded = io.BytesIO()
+    image.save(encoded, format="png", optimize=True)
+    return encoded.getvalue()
+
+
+def export(figure: Figure, path: Path | str, limit: int = 60_000) -> Picture:
+    """Write a figure as PNG and return that PNG for a notebook to show.
+
+    The file has a palette, and as many colours as keep it under the limit, so that notebooks stay small. A page costs
+    about 3.5 kB a patch at the fewest colours: 16 patches fit the default limit.
+
+    Args:
+        figure: what the functions of `figures` and `pages` return.
+        path: file to write, ending in `.png`; complete or absent.
+        limit: size in bytes above which fewer colours are used, down to 40.
+
+    Returns:
+        The picture, for the last line of a cell.
+
+    Raises:
+        ValueError: when the path does not end in `.png`.
+    """
+    path = Path(path)
+    if path.suffix != ".png":
+        raise ValueError(f"{path} does not end in .png: give the figure a name that does.")
+    drawn = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(drawn, format="png", dpi=DPI)
+    pixels = Image.open(drawn).convert("RGB")
+    for colours in (256, 128, 96, 64, 40):
+        content = _reduced(pixels, colours)
+        if len(content) <= limit:
+            break
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        part.write_bytes(content)
+    return Picture(path)
+
+
+def new_figure(height: float, rows: int = 1, columns: int = 1, width: float = WIDTH, **options) -> tuple[Figure, np.ndarray]:
+    """A figure of the given size in inches, and its axes as an array (rows, columns)."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def legend_above(axes: Axes, columns: int = 4) -> None:
+    """A legend above one panel, at its left, clear of the data."""
+    place = {"loc": "lower left", "bbox_to_anchor": (-0.01, 1.0)}
+    axes.legend(**place, ncols=columns, columnspacing=1.4, handlelength=1.4)

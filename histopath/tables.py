@@ -1,0 +1,61 @@
+"""Reads the CSV tables that come with patches, as text; refuses wrong ones in one sentence. In: a path. Out: rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+
+def read_slides(slide_table: Path | str) -> pd.Series:
+    """Reads which patch comes from which slide.
+
+    Args:
+        slide_table: CSV with the columns `id` and `slide` or `wsi`.
+
+    Returns:
+        Slide names with the patch ids as index.
+
+    Raises:
+        FileNotFoundError: when the CSV is missing.
+        ValueError: when a column is missing or one id stands on two slides.
+    """
+    path = Path(slide_table).expanduser()
+    rows = read_csv(path, ["id"])
+    column = next((name for name in ("slide", "wsi") if name in rows), None)
+    if column is None:
+        raise ValueError(f"{path} has no column slide or wsi, only {', '.join(rows)}; name one of its columns slide.")
+    slides = rows[["id", column]].drop_duplicates().set_index("id")[column]
+    refuse(slides.index[slides.index.duplicated()], f"{path} puts", "on two slides; keep one row an id")
+    return slides
+
+
+def join_slides(table: pd.DataFrame, slides: pd.Series) -> pd.DataFrame:
+    """Fills the column `slide` by id; ids that the table lacks are ignored, patches without a slide get ""."""
+    return table.assign(slide=table["id"].map(slides).fillna("").astype("str"))
+
+
+def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Reads a CSV as text; refuses a missing, empty or unreadable file and missing columns in one sentence."""
+    expected = f"it must be a CSV with the columns {','.join(columns)} and a row a patch."
+    try:
+        rows = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist; {expected}") from None
+    except pd.errors.EmptyDataError:
+        rows = pd.DataFrame()
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read ({reason}); {expected}") from None
+    missing = [name for name in columns if name not in rows]
+    if rows.empty:
+        raise ValueError(f"{path} is empty; {expected}")
+    if missing:
+        raise ValueError(f"{path} has no column {missing[0]}, only {', '.join(rows)}; {expected}")
+    return rows.apply(lambda column: column.str.strip())
+
+
+def refuse(wrong: Sequence[str] | pd.Index | pd.Series, before: str, after: str) -> None:
+    """Raises a ValueError when there are wrong ids; the sentence names how many and the first between its halves."""
+    if len(wrong):
+        ids = "1 id" if len(wrong) == 1 else f"{len(wrong):,} ids"
+        raise ValueError(f"{before} {ids} (first: {next(iter(wrong))}) {after}.")

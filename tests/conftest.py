@@ -1,0 +1,67 @@
+"""What several test modules share: the embedded sample, packed, a small part of it, and one real training on that."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+from histopath.config import get_config
+from histopath.patches import open_patches
+from histopath.sample import write_sample
+
+PROJECT = Path(__file__).resolve().parents[1]
+SMALL = {"epochs": 2, "batch_size": 16, "norm_patches": 64, "val_fraction": 0.2}
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory):
+    return write_sample(tmp_path_factory.mktemp("data") / "sample")
+
+
+@pytest.fixture(scope="session")
+def patches(sample, tmp_path_factory):
+    return open_patches(sample, cache=tmp_path_factory.mktemp("packed"), progress=False)
+
+
+@pytest.fixture(scope="session")
+def small(patches):
+    """The labelled patches of twelve slides, as a PatchSet of their own."""
+    slides = sorted(set(patches.table["slide"]))[:12]
+    rows = patches.table.index[patches.table["slide"].isin(slides) & (patches.table["label"] >= 0)]
+    return dataclasses.replace(patches, images=patches.images[rows], table=patches.table.loc[rows].reset_index(drop=True))
+
+
+@pytest.fixture(scope="session")
+def run(small, tmp_path_factory):
+    """Two epochs of the compact network on `small`."""
+    from histopath.training import train
+
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    return train(small, get_config("sample", "compact", SMALL), folder, log=lambda line: None)
+
+
+@pytest.fixture
+def shared():
+    """Real data beside the project; tests that need it are skipped where it is absent."""
+    folder = PROJECT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the real data in ../shared/data")
+    return folder
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Runs the command line in this process, in a home of its own: arguments in, (status, stdout, stderr) out."""
+    monkeypatch.setenv("HISTOPATH_HOME", str(tmp_path))
+
+    def call(*arguments):
+        from histopath.__main__ import main
+
+        monkeypatch.setattr(sys, "argv", ["histopath", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return stop.value.code or 0, captured.out, captured.err
+
+    return call

@@ -1,0 +1,136 @@
+"""The command line: what it writes, and one sentence with status 2 for everything that is wrong."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from conftest import PROJECT
+
+COMMANDS = ["sample", "pack", "run", "train", "evaluate", "predict", "submit", "check-submission", "models"]
+
+
+@pytest.fixture
+def ready(run, tmp_path):
+    """Puts the finished small run into the home of `command`."""
+    shutil.copytree(run.folder, tmp_path / "runs" / "small")
+    return "small"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(command, name):
+    status, out, _ = command(name, "--help")
+    assert status == 0 and "Usage" in out
+
+
+def test_sample_and_pack(command, tmp_path):
+    status, out, _ = command("sample", tmp_path / "made")
+    assert status == 0 and "538 synthetic patches" in out
+    status, out, _ = command("pack", tmp_path / "made", "--check")
+    assert status == 0 and "538 patches (442 labelled) of kaggle are packed" in out and "as they were packed" in out
+
+
+def test_train_evaluate_predict_submit_and_check(command, sample, tmp_path):
+    settings = ["--set", "epochs=1", "--set", "norm_patches=32", "--set", "views=1"]
+    status, out, _ = command("train", "--data", sample, "--run", "one", "--recipe", "compact", *settings)
+    assert status == 0 and "val AUC" in out.splitlines()[-1]
+    status, out, _ = command("evaluate", "--run", "one", "--data", sample, "--json")
+    scores = json.loads(out)
+    assert status == 0 and scores["patches"] < 120 and 0 <= scores["auc_low"] <= scores["auc"] <= scores["auc_high"] <= 1
+    status, out, _ = command("predict", "--run", "one", "--data", sample, "--out", tmp_path / "p.csv", "--views", 1)
+    assert status == 0 and len(pd.read_csv(tmp_path / "p.csv")) == 538
+    status, out, _ = command("submit", "--run", "one", "--data", sample, "--out", tmp_path / "s.csv", "--views", 1)
+    assert status == 0 and "96 rows" in out
+    status, out, _ = command("check-submission", tmp_path / "s.csv", "--sample", sample / "sample_submission.csv")
+    assert status == 0 and "valid: 96 rows" in out
+
+
+def test_evaluate_speaks_in_words(command, ready, sample):
+    status, out, _ = command("evaluate", "--run", ready, "--data", sample)
+    assert status == 0 and out.startswith("AUC 0.") and "95 % bootstrap over slides" in out
+
+
+def test_models_are_listed(command):
+    status, out, _ = command("models")
+    assert status == 0 and "25,134,301" in out and "25,043,035" in out
+
+
+def edit_labels(folder, change):
+    labels = pd.read_csv(folder / "train_labels.csv", dtype=str)
+    change(labels).to_csv(folder / "train_labels.csv", index=False)
+
+
+BAD_DATA = {
+    "missing folder": (shutil.rmtree, "copy"),
+    "no known layout": (lambda f: [shutil.rmtree(f), f.mkdir(), (f / "notes.doc").write_text("x")], "train_labels.csv"),
+    "truncated TIFF": (lambda f: (f / "train" / FIRST[0]).write_bytes((f / "train" / FIRST[0]).read_bytes()[:9000]), ".tif"),
+    "not an image": (lambda f: (f / "train" / FIRST[0]).write_text("hello"), ".tif"),
+    "label without file": (lambda f: (f / "train" / FIRST[0]).unlink(), "train_labels.csv"),
+    "file without label": (lambda f: edit_labels(f, lambda t: t.iloc[1:]), "train_labels.csv"),
+    "label other than 0 and 1": (lambda f: edit_labels(f, lambda t: t.assign(label=["2", *t["label"][1:]])), "train_labels.csv"),
+    "duplicate ids": (lambda f: edit_labels(f, lambda t: pd.concat([t, t.iloc[:1]])), "train_labels.csv"),
+    "empty CSV": (lambda f: (f / "train_labels.csv").write_text(""), "train_labels.csv"),
+    "one class only": (lambda f: edit_labels(f, lambda t: t.assign(label="1")), "class 1"),
+}
+FIRST = []
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data_ends_in_one_sentence_and_status_2(command, sample, tmp_path, case):
+    folder = shutil.copytree(sample, tmp_path / "copy")
+    FIRST[:] = [sorted(file.name for file in (folder / "train").iterdir())[0]]
+    spoil, words = BAD_DATA[case]
+    spoil(folder)
+    status, _, err = command("train", "--data", folder, "--run", "bad", "--recipe", "compact")
+    sentence = err.strip().splitlines()[-1]
+    assert status == 2 and words in sentence and "Traceback" not in err
+    assert not (tmp_path / "runs" / "bad").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate", "--run", "absent", "--data", "{sample}"], "no run folder"),
+        (["predict", "--run", "absent", "--data", "{sample}", "--out", "x.csv"], "no run folder"),
+        (["train", "--data", "{sample}", "--run", "x", "--recipe", "resnet"], "choose one of"),
+        (["train", "--data", "{sample}", "--run", "x", "--set", "epochs"], "key=value"),
+        (["train", "--data", "{sample}", "--run", "x", "--set", "weights=absent.keras"], "absent.keras"),
+        (["train", "--data", "{sample}", "--run", "x", "--slides", "absent.csv"], "absent.csv"),
+        (["check-submission", "absent.csv", "--sample", "{sample}/sample_submission.csv"], "absent.csv"),
+        (["run", "--preset", "full"], "DATA=FOLDER"),
+        (["run", "--preset", "huge"], "choose one of sample, full"),
+        (["run", "--in-place", "--epochs", "1"], "--in-place"),
+    ],
+)
+def test_wrong_arguments_end_in_one_sentence_and_status_2(command, sample, arguments, words):
+    status, _, err = command(*[argument.format(sample=sample) for argument in arguments])
+    assert status == 2 and words in err.strip().splitlines()[-1] and "Traceback" not in err
+
+
+def test_a_submission_for_other_ids_is_refused(command, sample, tmp_path):
+    (tmp_path / "s.csv").write_text("id,label\nabc,0.5\n")
+    status, _, err = command("check-submission", tmp_path / "s.csv", "--sample", sample / "sample_submission.csv")
+    assert status == 2 and "s.csv" in err and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_training_ends_in_one_sentence(sample, tmp_path):
+    arguments = ["train", "--data", sample, "--run", "x", "--recipe", "compact", "--set", "epochs=50"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "histopath", *map(str, arguments)],
+        cwd=PROJECT,
+        env={"HISTOPATH_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not process.stdout.readline().startswith("epoch 1/50"):
+        assert process.poll() is None
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "goes on from there" in err.splitlines()[-1] and "Traceback" not in err

@@ -1,0 +1,72 @@
+"""A run folder is whole or refused; what may be scored is chosen honestly."""
+
+import dataclasses
+import shutil
+
+import pandas as pd
+import pytest
+
+from histopath.runs import open_run, scored_rows
+
+
+def test_a_run_opens_from_its_folder_alone(run, tmp_path):
+    copy = open_run(shutil.copytree(run.folder, tmp_path / "elsewhere"))
+    assert copy.config == run.config
+    pd.testing.assert_frame_equal(copy.splits, run.splits)
+    assert copy.network.count_params() == run.network.count_params()
+
+
+def test_a_missing_folder_is_refused_with_the_command(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run folder .*absent; train one with"):
+        open_run(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", ["model.keras", "config.json", "splits.csv", "metrics.json"])
+def test_a_run_without_one_of_its_files_is_refused(run, tmp_path, name):
+    copy = shutil.copytree(run.folder, tmp_path / "copy")
+    (copy / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"has no {name}"):
+        open_run(copy)
+
+
+def test_a_truncated_network_is_refused_in_one_sentence(run, tmp_path):
+    copy = shutil.copytree(run.folder, tmp_path / "copy")
+    (copy / "model.keras").write_bytes((run.folder / "model.keras").read_bytes()[:5000])
+    with pytest.raises(ValueError, match="^[^\n]*model.keras is not a complete saved network[^\n]*$"):
+        open_run(copy).network  # noqa: B018
+
+
+def test_scores_are_kept_beside_those_of_training(run, tmp_path):
+    copy = open_run(shutil.copytree(run.folder, tmp_path / "copy"))
+    copy.add_metrics(holdout={"auc": 0.5})
+    assert copy.metrics["holdout"] == {"auc": 0.5} and copy.metrics["val"] == run.metrics["val"]
+
+
+def test_on_its_own_data_only_the_holdout_is_scored(run, small):
+    rows, words = scored_rows(run, small)
+    assert set(rows["id"]) == set(run.rows("holdout")["id"])
+    assert "chose nothing" in words
+
+
+def test_on_other_data_everything_is_scored(run, patches, small):
+    other = patches.table.index[(patches.table["label"] >= 0) & ~patches.table["id"].isin(small.table["id"])]
+    rest = dataclasses.replace(patches, images=patches.images[other], table=patches.table.loc[other].reset_index(drop=True))
+    rows, words = scored_rows(run, rest)
+    assert len(rows) == len(other) and words == "patches that were not in its training"
+
+
+def test_patches_it_learned_from_are_left_out_of_other_data(run, small):
+    seen = run.rows("train").head(10)
+    holdout = run.splits["split"] == "holdout"
+    table = small.table.drop(index=run.splits.loc[holdout, "row"]).copy()
+    fresh = table.index[~table["id"].isin(seen["id"])]
+    table.loc[fresh, "pixel_hash"] = [f"other {i}" for i in fresh]
+    rows, words = scored_rows(run, dataclasses.replace(small, table=table.reset_index(drop=True)))
+    assert not set(rows["id"]) & set(seen["id"])
+    assert "10 that were are left out" in words
+
+
+def test_data_that_was_all_learned_from_is_refused(run, small):
+    table = small.table.loc[run.rows("train")["row"]].reset_index(drop=True)
+    with pytest.raises(ValueError, match="did not learn from"):
+        scored_rows(run, dataclasses.replace(small, table=table))

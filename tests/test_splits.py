@@ -1,0 +1,123 @@
+"""Splits share nothing, keep their fractions, and refuse what cannot be divided."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from histopath.splits import check_splits, count_leaks, describe_grouping, split_patches
+
+
+def table(count=400, slides=20, seed=0, part="train"):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "id": [f"p{i}" for i in range(count)],
+            "label": rng.integers(0, 2, count),
+            "slide": [f"s{i % slides}" if slides else "" for i in range(count)],
+            "part": part,
+            "pixel_hash": [f"h{i}" for i in range(count)],
+        }
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1000), slides=st.sampled_from([0, 12, 40]))
+def test_splits_share_no_row_slide_or_pixels(seed, slides):
+    splits = split_patches(table(slides=slides, seed=seed), 0.15, 0.2, seed)
+    for column in ("row", "slide", "pixel_hash"):
+        known = splits[splits[column] != ""]
+        assert (known.groupby(column)["split"].nunique() == 1).all()
+    assert len(splits) == 400
+    assert splits["split"].value_counts()["holdout"] == pytest.approx(80, abs=45)
+
+
+def test_copies_stay_together_also_across_slides():
+    patches = table(slides=0)
+    patches.loc[1::2, "pixel_hash"] = patches.loc[::2, "pixel_hash"].to_numpy()
+    splits = split_patches(patches)
+    assert (splits.groupby("pixel_hash")["split"].nunique() == 1).all()
+    by_slide = table()
+    by_slide["pixel_hash"] = [f"h{i // 2}" for i in range(400)]  # copies in neighbouring slides
+    splits = split_patches(by_slide)
+    assert (splits.groupby("pixel_hash")["split"].nunique() == 1).all()
+    assert (splits.groupby("slide")["split"].nunique() == 1).all()
+
+
+def test_the_same_seed_gives_the_same_splits_and_another_seed_others():
+    first, again, other = (split_patches(table(), seed=seed) for seed in (1, 1, 2))
+    pd.testing.assert_frame_equal(first, again)
+    assert (first["split"] != other["split"]).any()
+
+
+def test_published_parts_are_kept_and_the_missing_one_comes_out_of_train():
+    parts = np.repeat(["train", "valid", "test"], [300, 50, 50])
+    splits = split_patches(table(slides=0, part=parts))
+    assert set(splits.loc[parts == "valid", "split"]) == {"val"}
+    assert set(splits.loc[parts == "test", "split"]) == {"holdout"}
+    splits = split_patches(table(slides=0, part=np.where(parts == "test", "test", "train")))
+    assert set(splits.loc[parts == "test", "split"]) == {"holdout"}
+    assert splits["split"].value_counts()["val"] > 40
+
+
+def test_patches_without_a_label_are_in_no_split():
+    patches = table()
+    patches.loc[:99, "label"] = -1
+    assert set(split_patches(patches)["row"]) == set(range(100, 400))
+
+
+def test_patches_of_unknown_slide_stay_in_train_and_the_words_say_so():
+    patches = table()
+    patches.loc[:50, "slide"] = ""
+    splits = split_patches(patches)
+    assert set(splits.loc[splits["slide"] == "", "split"]) == {"train"}
+    assert "51 patches of unknown slide are in train only" in describe_grouping(splits)
+
+
+def test_the_words_name_the_grouping():
+    assert describe_grouping(split_patches(table())) == "split by slide (20 slides)"
+    assert "may be too high" in describe_grouping(split_patches(table(slides=0)))
+
+
+def test_a_leak_is_found():
+    splits = split_patches(table())
+    for column in ("row", "slide", "pixel_hash"):
+        leaking = splits.copy()
+        first = {name: leaking.index[leaking["split"] == name][0] for name in ("train", "holdout")}
+        leaking.loc[first["train"], column] = leaking.loc[first["holdout"], column]
+        with pytest.raises(ValueError, match=f"The {column} .* more than one split"):
+            check_splits(leaking)
+
+
+def test_counts_add_up():
+    counts = check_splits(split_patches(table()))
+    assert list(counts.index) == ["train", "val", "holdout"]
+    assert counts["patches"].sum() == 400 and counts["slides"].sum() == 20
+
+
+def test_a_random_split_leaks_slides_and_a_split_by_slide_does_not():
+    leaks = count_leaks(table(), 0.15, 0.2)
+    assert leaks["random split"] == (20, 20) and leaks["split by slide"] == (0, 20)
+    assert count_leaks(table(slides=0), 0.15, 0.2)["random split"] == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.assign(label=-1), "No patch has a label"),
+        (lambda t: t.assign(label=1), "are of class 1"),
+        (lambda t: t.assign(label=np.arange(400) % 3), "has 3 classes"),
+        (lambda t: t.assign(slide=np.where(np.arange(400) % 2, "a", "b")), "2 slides are too few"),
+        (lambda t: t.iloc[:3].assign(label=[0, 1, 1], slide=""), "too few to divide"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused_in_one_sentence(change, words):
+    with pytest.raises(ValueError, match="^[^\n]*$") as error:
+        split_patches(change(table()))
+    assert words in str(error.value)
+
+
+def test_220_025_patches_split_in_seconds():
+    splits = split_patches(table(count=220_025, slides=0))
+    assert len(splits) == 220_025
