@@ -59,6 +59,7 @@ def run(
     data: Annotated[Path | None, typer.Option("--data", help="Your own data folder.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training patches.")] = None,
     weights: Annotated[str | None, typer.Option(help="imagenet, none, or a file or folder of weights.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A notebook to run, such as 01_explore; may be given often.")] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Refresh the committed notebooks themselves.")] = False,
 ):
     """Execute the notebooks in order: figures, trained run and submission."""
@@ -73,7 +74,7 @@ def run(
     if parameters["preset"] == "sample":
         del parameters["preset"]
     target = FOLDER if in_place else home() / "runs" / "notebooks" / work.name
-    written = run_notebooks(parameters, target)
+    written = run_notebooks(parameters, target, only)
     print(f"{len(written)} executed notebooks: {_shown(target)}")
     print(f"figures: {_shown(work.figure('roc').parent)}; run: {_shown(work.run_folder)}")
     print(f"submission: {_shown(work.submission)} ({work.words})")

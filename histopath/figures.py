@@ -349,7 +349,7 @@ def calibration_plot(table: pd.DataFrame) -> Figure:
     above.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle=":", label="perfectly calibrated")
     above.plot(table["predicted"], table["observed"], color=COLOURS[1], marker="o", markersize=6, label="this model")
     above.set(ylabel="observed share of tumor", xlim=(-0.01, 1.01), ylim=(-0.03, 1.03))
-    above.legend(loc="upper left")
+    legend_above(above)
     widths = table["high"] - table["low"]
     below.bar(table["low"] + widths / 2, table["count"], width=widths * 0.92, color=COLOURS[0])
     below.set(ylabel="patches", xlabel="predicted probability of tumor")

@@ -1,5 +1,6 @@
 """Files shared between processes: complete or absent, changed by one process at a time, and known to have changed."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -14,13 +15,21 @@ import pandas as pd
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the same folder that becomes `path` when the block ends, and is removed when it fails."""
+    """Yields a temporary path in the same folder that becomes `path` when the block ends, and is removed when it fails.
+
+    Raises:
+        ValueError: when the disk is full; the text names the file and the cure.
+    """
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         yield part
         with open(part, "rb") as stream:
             os.fsync(stream.fileno())
         os.replace(part, path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+            raise ValueError(f"There is no space left to write {path}; free some and run the same command again.") from None
+        raise
     finally:
         part.unlink(missing_ok=True)
 

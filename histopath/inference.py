@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from histopath.backend import keras
+from histopath.progress import progress_bar
 
 
 def eight_views(batch: np.ndarray) -> Iterator[np.ndarray]:
@@ -46,19 +46,29 @@ def predict(
     _check_size(network, images)
     step = prediction_step(network)
     answer = np.empty(len(rows), "float32")
-    for start in tqdm(range(0, len(rows), batch_size), disable=not progress, desc="predicting", unit="batch", mininterval=1):
-        part = rows[start : start + batch_size]
-        batch = images[np.resize(part, min(batch_size, len(rows)))]
-        chosen = eight_views(batch) if views == 8 else [batch]
-        mean = np.mean([step(view) for view in chosen], axis=0)
-        answer[start : start + batch_size] = mean[: len(part), 0]
+    with progress_bar("predicting", len(rows), 0, progress) as bar:
+        for start in range(0, len(rows), batch_size):
+            part = rows[start : start + batch_size]
+            batch = images[np.resize(part, min(batch_size, len(rows)))]
+            chosen = eight_views(batch) if views == 8 else [batch]
+            mean = np.mean([step(view) for view in chosen], axis=0)
+            answer[start : start + batch_size] = mean[: len(part), 0]
+            bar.update(len(part))
     return answer
 
 
 def prediction_step(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the compiled forward pass of a network, without XLA on a processor, where it is far slower."""
-    network.jit_compile = bool(accelerators())
+    """Returns the compiled forward pass of a network."""
+    network.jit_compile = uses_xla()
     return network.predict_on_batch
+
+
+def uses_xla() -> bool:
+    """Whether steps are compiled by XLA: always on JAX, never on TensorFlow.
+
+    On a processor TensorFlow's XLA is many times slower for these networks; on a GPU it has not been measured yet.
+    """
+    return keras.backend.backend() == "jax"
 
 
 def accelerators() -> list[str]:

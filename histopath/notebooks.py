@@ -16,23 +16,29 @@ def list_notebooks() -> list[Path]:
     return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 
 
-def run_notebooks(parameters: dict[str, object], target: Path, log: Callable[[str], None] = print) -> list[Path]:
+def run_notebooks(
+    parameters: dict[str, object], target: Path, only: list[str] | None = None, log: Callable[[str], None] = print
+) -> list[Path]:
     """Executes every notebook, showing what it prints as it prints it.
 
     Args:
         parameters: values for the cell tagged `parameters`; None values are left at the notebook's own.
         target: folder for the executed notebooks; each appears there when it is complete.
+        only: names of the notebooks to run, such as `01_explore`; None for all.
         log: takes a line before and after each notebook.
 
     Returns:
         The executed notebooks.
 
     Raises:
-        ValueError: when a cell fails; the text names the notebook, the cell and the error.
+        ValueError: when there is no such notebook, or a cell fails; the text names the notebook, the cell and the error.
     """
     given = {key: value for key, value in parameters.items() if value is not None}
     target.mkdir(parents=True, exist_ok=True)
-    written, sources = [], list_notebooks()
+    written, sources = [], [path for path in list_notebooks() if only is None or path.stem in only]
+    if only and len(sources) < len(set(only)):
+        names = ", ".join(path.stem for path in list_notebooks())
+        raise ValueError(f"There is no notebook for one of {', '.join(only)}; the notebooks are {names}.")
     for number, source in enumerate(sources, start=1):
         log(f"[{number}/{len(sources)}] {source.stem}")
         started = time.perf_counter()
@@ -42,10 +48,17 @@ def run_notebooks(parameters: dict[str, object], target: Path, log: Callable[[st
 
 
 def _execute(source: Path, target: Path, parameters: dict[str, object]) -> Path:
-    part = target.with_name(f"{target.stem}.part.ipynb")
+    part = target.with_name(f"part_{target.name}")
     try:
         papermill.execute_notebook(
-            source, part, parameters, cwd=FOLDER, progress_bar=False, stdout_file=sys.stdout, kernel_name="python3"
+            source,
+            part,
+            parameters,
+            cwd=FOLDER,
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            kernel_name="python3",
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # not its notice about local TCP ports
         )
     except papermill.PapermillExecutionError as error:
         reason = str(error.evalue).splitlines()[0] if error.evalue else ""

@@ -11,8 +11,8 @@ class FlatAdam(keras.optimizers.Optimizer):
     """Adam (Kingma and Ba 2015) with global-norm clipping and an exponential moving average of the weights.
 
     The same update as `keras.optimizers.Adam(global_clipnorm=…)`. Variables are joined into vectors of about `GROUP`
-    numbers that share their moments, so that a network of 900 variables costs a few thousand graph operations instead of
-    45,000. The average follows min(ema_momentum, t / (9 + t)) at step t, so that a short run forgets its random start.
+    numbers that share their moments: the 896 variables of system 1 cost 11,329 graph operations instead of
+    54,676. The average follows min(ema_momentum, t / (9 + t)) at step t, so that a short run forgets its random start.
     """
 
     def __init__(

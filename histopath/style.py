@@ -95,11 +95,11 @@ def _reduced(pixels: Image.Image, colours: int) -> bytes:
     return encoded.getvalue()
 
 
-def export(figure: Figure, path: Path | str, limit: int = 60_000) -> Picture:
+def export(figure: Figure, path: Path | str, limit: int = 46_000) -> Picture:
     """Write a figure as PNG and return that PNG for a notebook to show.
 
     The file has a palette, and as many colours as keep it under the limit, so that notebooks stay small. A page costs
-    about 3.5 kB a patch at the fewest colours: 16 patches fit the default limit.
+    about 3.5 kB a patch at the fewest colours: 12 patches fit the default limit.
 
     Args:
         figure: what the functions of `figures` and `pages` return.

@@ -15,7 +15,7 @@ from histopath.backend import keras, ops
 from histopath.config import Config
 from histopath.evaluation import best_threshold, evaluate
 from histopath.files import replacing, write_table, write_text
-from histopath.inference import accelerators, predict
+from histopath.inference import accelerators, predict, uses_xla
 from histopath.models import build_model, norm_layers
 from histopath.optimizer import FlatAdam
 from histopath.patches import PatchSet
@@ -157,7 +157,7 @@ class _Session(keras.callbacks.Callback):
             self.adam,
             keras.losses.BinaryCrossentropy(label_smoothing=config.label_smoothing),
             metrics=[keras.metrics.BinaryAccuracy(name="accuracy")],
-            jit_compile=bool(accelerators()),
+            jit_compile=uses_xla(),
         )
         self.trainer.optimizer.build(self.trainer.trainable_variables)
         self.variables += self.trainer.optimizer.variables

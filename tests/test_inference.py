@@ -69,9 +69,9 @@ def resident():
     return int(next(l for l in open("/proc/self/status") if l.startswith("RssAnon")).split()[1]) / 1024
 images = np.lib.format.open_memmap(sys.argv[1], mode="w+", dtype="uint8", shape=(6000, 96, 96, 3))
 network = build_model("compact")
-predict(network, images[:64], views=1)
+predict(network, images, np.arange(1000), views=1)  # until the allocator has what it needs
 before = resident()
-predict(network, images, np.zeros(1500, int) + np.arange(1500) * 4, views=1)
+predict(network, images, np.arange(3000), views=1)
 print(resident() - before)
 """
 
@@ -80,4 +80,4 @@ print(resident() - before)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_does_not_grow_with_the_number_of_patches(tmp_path):
     done = subprocess.run([sys.executable, "-c", MEMORY, tmp_path / "x.npy"], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 80  # MiB; the 1,500 patches alone would be 40 as uint8 and 160 as float32
+    assert float(done.stdout) < 30  # MiB; 2,000 patches more are 53 as uint8 and 211 as float32

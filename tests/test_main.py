@@ -34,6 +34,7 @@ def test_sample_and_pack(command, tmp_path):
     assert status == 0 and "538 patches (442 labelled) of kaggle are packed" in out and "as they were packed" in out
 
 
+@pytest.mark.slow
 def test_train_evaluate_predict_submit_and_check(command, sample, tmp_path):
     settings = ["--set", "epochs=1", "--set", "norm_patches=32", "--set", "views=1"]
     status, out, _ = command("train", "--data", sample, "--run", "one", "--recipe", "compact", *settings)

@@ -52,6 +52,7 @@ def test_raw_pixels_go_in_and_probabilities_come_out(networks, pixels, name):
     assert ((p > 0) & (p < 1)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGISTRY)
 def test_a_saved_network_gives_the_same_answers(networks, pixels, tmp_path, name):
     networks[name].save(tmp_path / "model.keras")
@@ -110,6 +111,7 @@ def write_published_file(network, path):
                 group[name] = weight
 
 
+@pytest.mark.slow
 def test_system_1_takes_the_backbones_files_from_a_folder(networks, tmp_path):
     source = networks["xception_nasnet"]
     write_published_file(source.get_layer("xception"), tmp_path / BACKBONES["xception"].file)

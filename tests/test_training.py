@@ -48,6 +48,7 @@ def test_the_same_training_is_opened_and_not_repeated(run, small):
     assert lines == ["small is already trained with these settings on these patches"]
 
 
+@pytest.mark.slow
 def test_another_training_moves_a_finished_run_aside(small, tmp_path):
     config = get_config("sample", "compact", SMALL | {"epochs": 1})
     folder = tmp_path / "one"
@@ -100,11 +101,13 @@ def test_batches_hang_on_seed_and_epoch_alone(small):
     assert first[0][0].dtype == np.uint8 and first[0][1].shape == (16, 1)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_for_the_same_seed(run, small, tmp_path):
     again = train(small, run.config, tmp_path / "again", quiet)
     np.testing.assert_allclose(again.history["loss"], run.history["loss"], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_early_stopping_and_tensorboard(small, tmp_path):
     config = get_config("sample", "compact", SMALL | {"epochs": 6, "patience": 1, "learning_rate": 1e-7, "tensorboard": True})
     finished = train(small, config, tmp_path / "stops", quiet)
@@ -113,6 +116,7 @@ def test_early_stopping_and_tensorboard(small, tmp_path):
     assert list((tmp_path / "stops" / "logs").rglob("events*"))
 
 
+@pytest.mark.slow
 def test_mixed_precision_trains_and_saves_in_float32(small, tmp_path):
     config = get_config("sample", "compact", SMALL | {"epochs": 1, "precision": "mixed_float16"})
     finished = train(small, config, tmp_path / "mixed", quiet)
