@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from histopath.config import get_config, home, parse_settings
+
+# typer carries a click of its own since 0.2x, so the base of its usage errors is looked up rather than imported.
+UsageMistake = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+INTERRUPTED = "Interrupted. What was finished is kept; the same command goes on from there."
 
 app = typer.Typer(
     help="Detect metastatic cancer in 96×96 H&E patches. A research tool, not a medical device.",
@@ -63,7 +66,7 @@ def run(
     in_place: Annotated[bool, typer.Option("--in-place", help="Refresh the committed notebooks themselves.")] = False,
 ):
     """Execute the notebooks in order: figures, trained run and submission."""
-    from histopath.notebooks import FOLDER, run_notebooks
+    from histopath.notebooks import FOLDER, list_notebooks, run_notebooks
     from histopath.workspace import open_workspace
 
     if in_place and (preset, data, epochs, weights) != ("sample", None, None, None):
@@ -73,11 +76,16 @@ def run(
     parameters |= {"weights": _path_or_word(weights)}
     if parameters["preset"] == "sample":
         del parameters["preset"]
+    if only is None and not work.sample_submission.is_file():
+        only = [path.stem for path in list_notebooks() if path.stem != "05_submit"]
+        print(f"05_submit is left out: {work.patches.root.name} has no sample_submission.csv")
     target = FOLDER if in_place else home() / "runs" / "notebooks" / work.name
     written = run_notebooks(parameters, target, only)
     print(f"{len(written)} executed notebooks: {_shown(target)}")
     print(f"figures: {_shown(work.figure('roc').parent)}; run: {_shown(work.run_folder)}")
-    print(f"submission: {_shown(work.submission)} ({work.words})")
+    if only is None or "05_submit" in only:
+        print(f"submission: {_shown(work.submission)}")
+    print(f"data: {work.words}")
 
 
 @app.command()
@@ -95,8 +103,8 @@ def train(
     from histopath.training import train
 
     finished = train(open_patches(data, slides), config, _run_folder(run))
-    val = finished.metrics["val"]
-    print(f"{_shown(finished.folder)} is trained: val AUC {val['auc']:.3f} chose the checkpoint; evaluate it on its holdout")
+    best = finished.history["val_auc"].max()
+    print(f"{_shown(finished.folder)} is trained: val AUC {best:.3f} chose the checkpoint; evaluate it on its holdout")
 
 
 @app.command()
@@ -119,10 +127,12 @@ def evaluate(
 @app.command()
 def predict(run: RUN, data: DATA, out: OUT, views: VIEWS = 8):
     """Write the probability of tumour of every patch under a folder (id,probability)."""
+    from histopath.files import check_writable
     from histopath.patches import open_patches
     from histopath.runs import open_run
     from histopath.scoring import predict_table
 
+    check_writable(out)
     table = predict_table(open_run(_run_folder(run)), open_patches(data), out, views, progress=True)
     print(f"wrote {len(table):,} probabilities to {out}")
 
@@ -130,10 +140,12 @@ def predict(run: RUN, data: DATA, out: OUT, views: VIEWS = 8):
 @app.command()
 def submit(run: RUN, data: DATA, out: OUT, views: VIEWS = 8):
     """Predict the competition's test patches and write the checked Kaggle CSV (id,label)."""
+    from histopath.files import check_writable
     from histopath.patches import open_patches
     from histopath.runs import open_run
     from histopath.scoring import submit_run
 
+    check_writable(out)
     checked = submit_run(open_run(_run_folder(run)), open_patches(data), out, views, progress=True)
     print(f"wrote {checked['rows']:,} rows to {out}; the submission is valid")
 
@@ -159,15 +171,17 @@ def main() -> None:
     """Runs a command; turns bad input into one sentence on stderr and exit status 2."""
     try:
         status = app(standalone_mode=False)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        _stop("Interrupted. What was finished is kept; the same command goes on from there.", 130)
-    except click.ClickException as error:
+    except (typer.Abort, KeyboardInterrupt):
+        _stop(INTERRUPTED, 130)
+    except UsageMistake as error:
         error.show()
         sys.exit(error.exit_code)
     except (ValueError, OSError) as error:
         if os.environ.get("HISTOPATH_TRACEBACK"):
             raise
         _stop(" ".join(str(error).split()), 2)
+    if status == 130:
+        _stop(INTERRUPTED, 130)
     sys.exit(status or 0)
 
 
@@ -177,7 +191,11 @@ def _stop(sentence: str, status: int) -> None:
 
 
 def _run_folder(name: str) -> Path:
-    return home() / "runs" / name
+    runs = (home() / "runs").resolve()
+    folder = (runs / name).resolve()
+    if not name.strip() or folder == runs or not folder.is_relative_to(runs):
+        raise ValueError(f"--run takes the name of a folder under runs/, such as --run mine, and got {name!r}.")
+    return folder
 
 
 def _shown(path: Path) -> str:

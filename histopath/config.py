@@ -124,9 +124,11 @@ def read_config(path: Path) -> Config:
         ValueError: when the file is not the JSON of a Config; train the run again.
     """
     try:
-        return Config(**json.loads(path.read_text()))
-    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} does not hold the settings of a run ({error}); train the run again.") from None
+        values = json.loads(path.read_text())
+        config = Config(**{key: _convert(key, value) for key, value in values.items() if key not in ("preset", "recipe")})
+        return dataclasses.replace(config, preset=values["preset"], recipe=values["recipe"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} does not hold the settings of a run ({error}); delete the run and train it again.") from None
 
 
 def parse_settings(pairs: list[str]) -> dict[str, str]:
@@ -174,12 +176,14 @@ def _check_ranges(config: Config) -> None:
     _check_choice("augmentation", config.augmentation, ("dihedral", "classic", "none"))
     _check_choice("number of views", str(config.views), ("1", "8"))
     for key in ("batch_size", "epochs", "predict_batch", "norm_patches", "patience", "learning_rate", "clip_norm"):
-        if not getattr(config, key) > 0:
-            raise ValueError(f"The setting {key} must be above 0 and is {getattr(config, key)}.")
+        if not 0 < getattr(config, key) < float("inf"):
+            raise ValueError(f"The setting {key} must be above 0 and finite and is {getattr(config, key)}.")
     for key in ("val_fraction", "holdout_fraction", "ema_momentum", "dropout", "warmup", "label_smoothing", "stain"):
         if not 0 <= getattr(config, key) < 1:
             raise ValueError(f"The setting {key} must lie in [0, 1) and is {getattr(config, key)}.")
     if not 0 < config.val_fraction + config.holdout_fraction < 1 or not config.val_fraction or not config.holdout_fraction:
         raise ValueError("val_fraction and holdout_fraction must both be above 0 and leave something for training.")
-    if config.shift < 0:
-        raise ValueError(f"The setting shift must not be negative and is {config.shift}.")
+    if not 0 <= config.shift <= 32:
+        raise ValueError(f"The setting shift must lie in 0-32 pixels and is {config.shift}.")
+    if not 0 <= config.seed < 2**31:
+        raise ValueError(f"The setting seed must lie in 0-{2**31 - 1} and is {config.seed}.")

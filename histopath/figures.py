@@ -141,7 +141,7 @@ def leak_chart(shares: Mapping[str, tuple[int, int]]) -> Figure:
     figure, axes = new_figure(0.95 + 0.55 * len(shares))
     axes = axes[0, 0]
     names = list(shares)
-    values = [both / total for both, total in shares.values()]
+    values = [both / total if total else 0.0 for both, total in shares.values()]
     axes.barh(names, [1] * len(names), height=0.6, color=FAINT)
     axes.barh(names, values, height=0.6, color=[COLOURS[1] if value else COLOURS[4] for value in values])
     for row, (both, total) in enumerate(shares.values()):

@@ -34,6 +34,22 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Makes sure, before long work, that a file can be written.
+
+    Raises:
+        ValueError: when the path is a folder, or its folder is missing or cannot be written; the text says which.
+    """
+    if not path.name or path.is_dir():
+        raise ValueError(f"{path} is a folder; give the name of a file to write.")
+    attempt = path.with_name(f".{path.name}.attempt")
+    try:
+        attempt.touch()
+        attempt.unlink()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}); name a file in a folder that can.") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a file that is complete or absent, also after a power failure."""
     with replacing(path) as part:
@@ -53,7 +69,9 @@ def locked(folder: Path, progress: bool) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _lock(path, progress)
     except OSError as error:
-        raise ValueError(f"{path.parent} cannot be written ({error.strerror}); choose another cache folder.") from None
+        raise ValueError(
+            f"{path.parent} cannot be written ({error.strerror}); set HISTOPATH_HOME to a folder that can."
+        ) from None
     try:
         yield
     finally:

@@ -40,10 +40,12 @@ def predict(
         float32 (len(rows),) in [0, 1].
 
     Raises:
-        ValueError: when the patches have another size than the network takes.
+        ValueError: when the patches have another size than the network takes, or views is neither 1 nor 8.
     """
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)
-    _check_size(network, images)
+    if views not in (1, 8):
+        raise ValueError(f"A patch has 8 views or 1, not {views}; give --views 8 or --views 1.")
+    check_size(network, images)
     step = prediction_step(network)
     answer = np.empty(len(rows), "float32")
     with progress_bar("predicting", len(rows), 0, progress) as bar:
@@ -76,7 +78,8 @@ def accelerators() -> list[str]:
     return [name for kind in ("gpu", "tpu") for name in keras.distribution.list_devices(kind)]
 
 
-def _check_size(network: keras.Model, images: np.ndarray) -> None:
+def check_size(network: keras.Model, images: np.ndarray) -> None:
+    """Raises ValueError when the patches have another size than the network takes."""
     expected = tuple(network.input_shape[1:])
     if images.shape[1:] != expected:
         got, want = ("×".join(map(str, shape)) for shape in (images.shape[1:], expected))

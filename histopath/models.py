@@ -127,8 +127,9 @@ def read_model(path: Path) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} is not a complete saved network ({reason}); train the run again.") from None
+        raise ValueError(
+            f"{path} is not a complete saved network ({_first_line(error)}); delete its run and train it again."
+        ) from None
 
 
 def describe_registry() -> str:
@@ -218,7 +219,7 @@ def _imagenet_file(backbone: str) -> Path:
         return Path(keras.utils.get_file(source.file, source.url, cache_subdir="models", file_hash=source.md5))
     except Exception as error:
         raise FileNotFoundError(
-            f"The ImageNet weights of {backbone} could not be fetched ({str(error).splitlines()[0]}); fetch {source.url} "
+            f"The ImageNet weights of {backbone} could not be fetched ({_first_line(error)}); fetch {source.url} "
             f"elsewhere and name its folder with --set weights=FOLDER (make run WEIGHTS=FOLDER), or train with weights=none."
         ) from None
 
@@ -229,7 +230,12 @@ def _load_local(network: keras.Model, entry: Entry, path: Path) -> None:
             published, cached = (path / name for name in (BACKBONES[backbone].url.split("/")[-1], BACKBONES[backbone].file))
             _load(network.get_layer(backbone), cached if cached.is_file() else published)
     elif path.suffix == ".keras":
-        network.set_weights(read_model(path).get_weights())
+        try:
+            network.set_weights(read_model(path).get_weights())
+        except ValueError as error:
+            raise ValueError(
+                f"{path} does not hold weights of {network.name} ({_first_line(error)}); name another file."
+            ) from None
     else:
         _load(network, path)
 
@@ -240,5 +246,9 @@ def _load(network: keras.Model, path: Path) -> None:
     try:
         network.load_weights(path)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
         raise ValueError(f"{path} does not hold weights of {network.name} ({reason}); give the file of that network.") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -79,11 +79,9 @@ def pack_pixels(plan: Plan, stamp: dict, workers: int, progress: bool) -> None:
         OSError: when the folder cannot be written; `cleared_on_failure` puts that into a sentence.
     """
     done = _start(plan, stamp)
-    if len(done) == plan.chunk_count:
-        return
-    unpacked = _decompress(plan)
-    _write_chunks(plan, done, unpacked, workers, progress)
-    for path in unpacked.values():
+    if len(done) < plan.chunk_count:
+        _write_chunks(plan, done, _decompress(plan), workers, progress)
+    for path in plan.folder.glob("*.h5"):  # what was unpacked, also by a call that was killed before it came here
         path.unlink()
 
 

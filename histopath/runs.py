@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from histopath.config import Config, read_config
 from histopath.files import write_text
 from histopath.models import read_model
 from histopath.patches import PatchSet
+
+FILES = ("config.json", "model.keras", "splits.csv", "history.csv", "metrics.json")
 
 
 @dataclass(frozen=True)
@@ -34,17 +37,18 @@ class Run:
     def splits(self) -> pd.DataFrame:
         """Its train, val and holdout patches, as `splits.split_patches` made them."""
         types = {"id": str, "split": str, "slide": str, "pixel_hash": str}
-        return pd.read_csv(self.folder / "splits.csv", dtype=types, keep_default_na=False)
+        read = functools.partial(pd.read_csv, dtype=types, keep_default_na=False)
+        return _read(self.folder / "splits.csv", read, ("row", "label", *types))
 
     @functools.cached_property
     def history(self) -> pd.DataFrame:
         """One row an epoch: losses, accuracies, val AUC, learning rate, seconds."""
-        return pd.read_csv(self.folder / "history.csv")
+        return _read(self.folder / "history.csv", pd.read_csv, ("epoch", "loss", "val_auc"))
 
     @property
     def metrics(self) -> dict:
         """What is known of its scores so far; `val` and `threshold` from training, `holdout` once it is evaluated."""
-        return json.loads((self.folder / "metrics.json").read_text())
+        return _read(self.folder / "metrics.json", lambda path: json.loads(path.read_text()), ("threshold", "grouping", "val"))
 
     def add_metrics(self, **scores) -> None:
         """Adds scores to `metrics.json`."""
@@ -55,43 +59,71 @@ class Run:
         return self.splits[self.splits["split"] == split].reset_index(drop=True)
 
 
-def open_run(folder: Path) -> Run:
+def open_run(folder: Path, patches: PatchSet | None = None) -> Run:
     """Opens a finished run.
+
+    Args:
+        folder: the run folder.
+        patches: the patches whose rows its splits are to be used with, or None.
 
     Raises:
         FileNotFoundError: when there is no such folder, or no finished training in it; the text names the cure.
+        ValueError: when the run was trained on other patches, so that the rows of its splits mean other images.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"There is no run folder {folder}; train one with `python -m histopath train --run {folder.name}`."
         )
-    for name in ("config.json", "model.keras", "splits.csv", "metrics.json"):
+    for name in FILES:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"The run {folder} has no {name}, so its training did not finish; run the same train again.")
+    if patches is not None and read_identity(folder).get("data") != patches.fingerprint:
+        raise ValueError(f"The run {folder} was trained on other patches than {patches.root} holds now; train it again on these.")
     return Run(folder)
 
 
-def scored_rows(run: Run, patches: PatchSet) -> tuple[pd.DataFrame, str]:
-    """Chooses the labelled patches on which a run may be scored: none that it was trained on or that chose its checkpoint.
+def read_identity(folder: Path) -> dict:
+    """Returns the data and settings that a training was started with; empty when there was none."""
+    try:
+        return json.loads((folder / "identity.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
 
-    On the data of its training these are the holdout; on other data all labelled patches but copies of train and val.
+
+def scored_rows(run: Run, patches: PatchSet) -> tuple[pd.DataFrame, str]:
+    """Chooses the labelled patches on which a run may be scored.
+
+    Left out are all whose pixels, or whose slide, stand in the train or val of its training. On the data of its training
+    that leaves the holdout.
 
     Returns:
-        The rows of the table (with `row`, the number of the image) and a sentence that says which they are.
+        The rows of the table (with `row`, the number of the image) and words that say which they are.
 
     Raises:
         ValueError: when nothing is left to score.
     """
     table = patches.table.assign(row=range(len(patches.table)))
     labelled = table[table["label"] >= 0]
-    used = labelled["pixel_hash"].isin(run.splits.loc[run.splits["split"] != "holdout", "pixel_hash"])
-    holdout = labelled["pixel_hash"].isin(run.rows("holdout")["pixel_hash"])
-    if used.any() and holdout.any():
-        chosen, words = labelled[holdout], "the holdout of its training, which chose nothing"
-    else:
-        chosen, words = labelled[~used], "patches that were not in its training"
-        words += f"; {used.sum():,} that were are left out" if used.any() else ""
+    learned = run.splits[run.splits["split"] != "holdout"]
+    slides = set(learned["slide"]) - {""}
+    used = labelled["pixel_hash"].isin(learned["pixel_hash"]) | labelled["slide"].isin(slides)
+    chosen = labelled[~used].reset_index(drop=True)
     if chosen.empty:
         raise ValueError(f"{patches.root} has no labelled patch that run {run.folder.name} did not learn from; give other data.")
-    return chosen.reset_index(drop=True), words
+    if chosen["pixel_hash"].isin(run.rows("holdout")["pixel_hash"]).all():
+        return chosen, "the holdout of its training, which chose nothing"
+    words = "patches that were not in its training"
+    return chosen, words + (f"; {used.sum():,} that were, or whose slide was, are left out" if used.any() else "")
+
+
+def _read(path: Path, read: Callable, needed: tuple[str, ...]):
+    """Reads a file of a run and makes sure that it holds what is needed; one sentence when it does not."""
+    try:
+        content = read(path)
+        missing = [name for name in needed if name not in content]
+    except (ValueError, OSError) as error:
+        missing = [" ".join(str(error).split())]
+    if missing:
+        raise ValueError(f"{path} is damaged ({missing[0]} is wrong or missing); delete the run and train it again.")
+    return content

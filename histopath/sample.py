@@ -436,7 +436,8 @@ def holds_sample(folder: Path, seed: int) -> bool:
     try:
         found = json.loads((folder / "sample.json").read_text(encoding="utf-8"))
         counts = {part: sum(1 for _ in (folder / part).glob("*.tif")) for part in ("train", "test")}
-        whole = found == marker(seed, counts["train"], counts["test"])
+        tables = all((folder / name).stat().st_size for name in ("train_labels.csv", "sample_submission.csv", "slides.csv"))
+        whole = tables and found == marker(seed, counts["train"], counts["test"])
     except (OSError, ValueError):
         whole = False
     if not whole:
@@ -445,6 +446,11 @@ def holds_sample(folder: Path, seed: int) -> bool:
             "but holds something else: move it away or name another folder."
         )
     return True
+
+
+def is_synthetic(folder: Path) -> bool:
+    """Says whether a data folder is a copy of the embedded sample, wherever it lies."""
+    return (Path(folder) / "sample.json").is_file()
 
 
 def marker(seed: int, train: int, test: int) -> dict:

@@ -10,6 +10,7 @@ from histopath.files import write_table
 from histopath.inference import predict
 from histopath.patches import PatchSet
 from histopath.runs import Run, scored_rows
+from histopath.sample import is_synthetic
 from histopath.submission import check_submission, read_ids, write_submission
 
 
@@ -23,30 +24,43 @@ def score_run(run: Run, patches: PatchSet, views: int = 8, progress: bool = Fals
         progress: show a progress bar.
 
     Returns:
-        `run`, `data`, `scored` (which patches, in words), `grouping`, `views` and everything of `evaluation.evaluate`.
+        `run`, `data`, `scored` (which patches, in words), `grouping`, `synthetic`, `views`, and everything that
+        `evaluation.evaluate` returns.
 
     Raises:
         ValueError: when no such patch is left, or one class only.
     """
+    if len(patches.class_names) > 2:
+        raise ValueError(f"{patches.root} has {len(patches.class_names)} classes and this network tells two apart.")
     rows, words = scored_rows(run, patches)
     p = predict(run.network, patches.images, rows["row"], views, run.config.predict_batch, progress)
     slides = rows["slide"].to_numpy() if (rows["slide"] != "").all() else None
     scores = evaluate(rows["label"].to_numpy(), p, run.metrics["threshold"], slides)
-    about = {"run": run.folder.name, "data": patches.root.name, "scored": words, "grouping": run.metrics["grouping"]}
+    about = {"run": run.folder.name, "data": patches.root.name, "scored": words, "grouping": _describe_slides(run, rows)}
+    about |= {"synthetic": is_synthetic(patches.root)}
     return {**about, "views": views, **scores}
 
 
 def describe_scores(scores: dict) -> str:
-    """Says the scores of `score_run` in three lines, with counts and interval."""
+    """Says the scores of `score_run` in three lines, or four, with counts and interval."""
     auc = format_interval("AUC", scores["auc"], scores["auc_low"], scores["auc_high"], scores["patches"])
     sides = f"sensitivity {scores['sensitivity']:.3f}, specificity {scores['specificity']:.3f}"
+    synthetic = ["the data is the synthetic sample: this score says nothing about medicine"] * scores["synthetic"]
     return "\n".join(
         [
             f"{auc}, {scores['positives']:,} of them tumour ({scores['interval']}; {scores['views']} views)",
             f"accuracy {scores['accuracy']:.3f}, {sides} at threshold {scores['threshold']:.3f}, chosen on val",
             f"run {scores['run']} on {scores['data']}: {scores['scored']}; {scores['grouping']}",
+            *synthetic,
         ]
     )
+
+
+def _describe_slides(run: Run, rows: pd.DataFrame) -> str:
+    """Says whether slides are known to be kept apart between what was learned and what is scored."""
+    if (rows["slide"] != "").all() and (run.splits["slide"] != "").all():
+        return f"no slide of its training among them ({rows['slide'].nunique()} slides)"
+    return "slides unknown: some may be those of its training, so the score may be too high"
 
 
 def predict_table(run: Run, patches: PatchSet, out: Path, views: int = 8, progress: bool = False) -> pd.DataFrame:
@@ -55,7 +69,6 @@ def predict_table(run: Run, patches: PatchSet, out: Path, views: int = 8, progre
     Returns:
         The table as written, one row a patch in the order of the data.
     """
-    _check_folder(out)
     p = predict(run.network, patches.images, None, views, run.config.predict_batch, progress)
     table = pd.DataFrame({"id": patches.table["id"], "probability": p})
     write_table(out, table)
@@ -72,7 +85,6 @@ def submit_run(run: Run, patches: PatchSet, out: Path, views: int = 8, progress:
         FileNotFoundError: when the data has no `sample_submission.csv`.
         ValueError: when a listed id has no patch.
     """
-    _check_folder(out)
     sample = patches.root / "sample_submission.csv"
     ids = read_ids(sample)
     rows = find_rows(patches, ids)
@@ -96,8 +108,3 @@ def find_rows(patches: PatchSet, ids: list[str]) -> np.ndarray:
             f"{missing[0]}; complete that folder."
         )
     return place.to_numpy(dtype=np.int64)
-
-
-def _check_folder(out: Path) -> None:
-    if not out.resolve().parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {out.resolve().parent} to write {out.name} into; make it first.")

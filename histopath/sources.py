@@ -31,6 +31,10 @@ KAGGLE_INPUTS = (
 PCAM_PATTERN = re.compile(r"camelyonpatch_level_2_split_(train|valid|test)_([xy])\.h5(\.gz)?")
 
 
+TUMOUR_WORDS = re.compile("tumou?r|cancer|carcinoma|malign|metasta|positive")
+HEALTHY_WORDS = re.compile(r"(^|[^a-z])(no|non|not|without)([^a-z]|$)|normal|benign|negative|healthy|^non|^no")
+
+
 @dataclass(frozen=True)
 class Source:
     """A folder of patches that has been understood.
@@ -226,6 +230,8 @@ def _read_folders(root: Path) -> tuple | None:
     """Reads class folders at the root or under part folders; images that stand loose are unlabelled."""
     names, folders = _scan(root)
     parts = {part: root / name for part in PARTS for name in PART_FOLDERS[part] if name in folders}
+    if len(parts) < sum(name in folders for names in PART_FOLDERS.values() for name in names):
+        raise ValueError(f"{root} holds two folders for one part, such as val and valid; keep one of them.")
     if not parts:
         parts = {"train" if any(_scan(root / name)[0] for name in folders) else "test": root}
     elif names:
@@ -234,7 +240,7 @@ def _read_folders(root: Path) -> tuple | None:
     classes = {name for listing in found.values() for name in listing if name is not None}
     if not any(found.values()):
         return None
-    order = sorted(classes, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    order = _order_classes(root, classes)
     class_names = TUMOR_NAMES if classes <= {"0", "1"} else tuple(order)
     label_of = {"0": 0, "1": 1} if classes <= {"0", "1"} else {name: label for label, name in enumerate(order)}
     rows = [
@@ -245,6 +251,17 @@ def _read_folders(root: Path) -> tuple | None:
         for file in found[part][name]
     ]
     return "class-folders", _name_patches(root, rows), class_names
+
+
+def _order_classes(root: Path, classes: set[str]) -> list[str]:
+    """Numbers before names; of two names the one that says tumour comes second, so that it is class 1."""
+    order = sorted(classes, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    if len(order) != 2 or order[1].isdecimal():
+        return order
+    tumour = [name for name in order if TUMOUR_WORDS.search(name.lower()) and not HEALTHY_WORDS.search(name.lower())]
+    if len(tumour) != 1:
+        raise ValueError(f"{root} has the classes {' and '.join(order)}; rename them 0 and 1 so that 1 is the tumour.")
+    return [name for name in order if name != tumour[0]] + tumour
 
 
 def _prefix(root: Path, part: Path, name: str | None) -> str:

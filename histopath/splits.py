@@ -53,7 +53,10 @@ def check_splits(splits: pd.DataFrame) -> pd.DataFrame:
         known = splits[splits[column] != ""]
         shared = known.groupby(column)["split"].nunique()
         if (shared > 1).any():
-            raise ValueError(f"The {column} {shared.index[shared > 1][0]} stands in more than one split; split again.")
+            raise ValueError(
+                f"The {column} {shared.index[shared > 1][0]} stands in more than one split; if the data comes in parts, "
+                "merge their folders, so that they are split anew."
+            )
     for name in SPLITS:
         classes = splits.loc[splits["split"] == name, "label"].nunique()
         if classes < 2:
@@ -93,8 +96,10 @@ def describe_grouping(splits: pd.DataFrame) -> str:
     known = splits["slide"] != ""
     if known.all():
         return f"split by slide ({splits['slide'].nunique()} slides)"
-    if known.any():
+    if known.any() and (splits.loc[~known, "split"] == "train").all():
         return f"split by slide where known; {(~known).sum():,} patches of unknown slide are in train only"
+    if known.any():
+        return f"split by slide where known; {(~known).sum():,} patches of unknown slide may share slides across the split"
     return "slides unknown: one slide can stand on both sides of the split, so the score may be too high"
 
 

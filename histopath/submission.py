@@ -5,6 +5,7 @@ The sample submission gives the ids and their order. Files may be plain or gzipp
 
 import csv
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,12 @@ def _read_rows(file: Path) -> list[list[str]]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there: give the path of an existing CSV file with the columns id,label.")
     try:
-        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8", newline="") as stream:
+        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8-sig", newline="") as stream:
             lines = list(csv.reader(stream))
-    except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{file} is no CSV text ({error}): write it again with `histopath submit`.") from error
+    while lines and not lines[-1]:
+        lines.pop()
     if not lines or lines[0] != HEADER:
         found = ",".join(lines[0])[:80] if lines else ""
         raise ValueError(f"{file} begins with '{found}' where 'id,label' was expected: make this its first line.")

@@ -20,7 +20,7 @@ def read_slides(slide_table: Path | str) -> pd.Series:
         ValueError: when a column is missing or one id stands on two slides.
     """
     path = Path(slide_table).expanduser()
-    rows = read_csv(path, ["id"])
+    rows = read_csv(path, ["id"], "id,slide")
     column = next((name for name in ("slide", "wsi") if name in rows), None)
     if column is None:
         raise ValueError(f"{path} has no column slide or wsi, only {', '.join(rows)}; name one of its columns slide.")
@@ -30,15 +30,23 @@ def read_slides(slide_table: Path | str) -> pd.Series:
 
 
 def join_slides(table: pd.DataFrame, slides: pd.Series) -> pd.DataFrame:
-    """Fills the column `slide` by id; ids that the table lacks are ignored, patches without a slide get ""."""
+    """Fills the column `slide` by id; ids that the table lacks are ignored, patches without a slide get "".
+
+    Raises:
+        ValueError: when not one id of the slide table is among the patches.
+    """
+    if not table["id"].isin(slides.index).any():
+        raise ValueError(
+            f"None of the ids of the slide table (first: {slides.index[0]}) is a patch of this data; give its own table."
+        )
     return table.assign(slide=table["id"].map(slides).fillna("").astype("str"))
 
 
-def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
+def read_csv(path: Path, columns: list[str], wanted: str = "") -> pd.DataFrame:
     """Reads a CSV as text; refuses a missing, empty or unreadable file and missing columns in one sentence."""
-    expected = f"it must be a CSV with the columns {','.join(columns)} and a row a patch."
+    expected = f"it must be a CSV with the columns {wanted or ','.join(columns)} and a row a patch."
     try:
-        rows = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig")
+        rows = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist; {expected}") from None
     except pd.errors.EmptyDataError:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from histopath.backend import keras, ops
 from histopath.config import Config
 from histopath.evaluation import best_threshold, evaluate
 from histopath.files import replacing, write_table, write_text
-from histopath.inference import accelerators, predict, uses_xla
+from histopath.inference import accelerators, check_size, predict, uses_xla
 from histopath.models import build_model, norm_layers
 from histopath.optimizer import FlatAdam
 from histopath.patches import PatchSet
-from histopath.runs import Run, open_run
+from histopath.runs import FILES, Run, open_run, read_identity
 from histopath.splits import describe_grouping, split_patches
 
 
@@ -44,11 +45,12 @@ def train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str], 
     """
     identity = {"data": patches.fingerprint, "patches": len(patches.table), **dataclasses.asdict(config)}
     if _finished(folder, identity):
+        (folder / "state.npz").unlink(missing_ok=True)
         log(f"{folder.name} is already trained with these settings on these patches")
         return open_run(folder)
     splits = split_patches(patches.table, config.val_fraction, config.holdout_fraction, config.seed)
-    _prepare_folder(folder, identity, config, splits, log)
     session = _Session(patches, config, folder, splits, log)
+    _prepare_folder(folder, identity, config, splits, log)
     session.fit()
     write_text(folder / "metrics.json", json.dumps(session.summary(), indent=2) + "\n")
     session.state_file.unlink()
@@ -135,6 +137,7 @@ class _Session(keras.callbacks.Callback):
             self.trainer = keras.Sequential([inputs, *layers, self.network])
         finally:
             keras.config.set_dtype_policy(policy)
+        check_size(self.network, self.patches.images)
         mixed = self.trainer.dtype_policy != policy
         self.saved = build_model(config.model, dropout=config.dropout) if mixed else self.network
 
@@ -195,6 +198,8 @@ class _Session(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Scores the averaged weights on val, keeps them when they are the best, then keeps the state."""
+        if not np.isfinite(logs["loss"]):
+            raise ValueError(f"The training of {self.folder.name} diverged (loss {logs['loss']}); lower --set learning_rate.")
         live = self.network.get_weights()
         self._use_averages()
         row = {
@@ -271,10 +276,15 @@ class _Session(keras.callbacks.Callback):
     def _restore(self):
         if not self.state_file.is_file():
             return
-        with np.load(self.state_file) as state:
-            self.rows = json.loads(str(state["rows"]))
-            for i, variable in enumerate(self.variables):
-                variable.assign(state[f"v{i}"])
+        try:
+            with np.load(self.state_file) as state:
+                self.rows = json.loads(str(state["rows"]))
+                for i, variable in enumerate(self.variables):
+                    variable.assign(state[f"v{i}"])
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{self.state_file} is damaged ({reason}); delete it to train this run from the start.") from None
+        write_table(self.folder / "history.csv", pd.DataFrame(self.rows))
         self.batches.epoch = len(self.rows) - 1
         self.batches.on_epoch_end()
         self.log(f"resuming after epoch {len(self.rows)} of {self.config.epochs}")
@@ -293,23 +303,15 @@ def choose_precision(name: str) -> str:
 
 
 def _finished(folder: Path, identity: dict) -> bool:
-    return (folder / "metrics.json").is_file() and _identity(folder) == identity
-
-
-def _identity(folder: Path) -> dict | None:
-    file = folder / "identity.json"
-    return json.loads(file.read_text()) if file.is_file() else None
+    return all((folder / name).is_file() for name in FILES) and read_identity(folder) == identity
 
 
 def _prepare_folder(folder: Path, identity: dict, config: Config, splits: pd.DataFrame, log) -> None:
-    """Makes the folder ready; a finished training of something else is moved aside, an unfinished one is dropped."""
-    if folder.is_dir() and _identity(folder) != identity:
-        if (folder / "metrics.json").is_file():
-            aside = folder.with_name(f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-            folder.rename(aside)
-            log(f"kept the earlier run as {aside.name}")
-        else:
-            (folder / "state.npz").unlink(missing_ok=True)
+    """Makes the folder ready; a training of something else that stands there, finished or not, is moved aside."""
+    if any((folder / name).is_file() for name in ("metrics.json", "state.npz")) and read_identity(folder) != identity:
+        aside = folder.with_name(f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        folder.rename(aside)
+        log(f"kept the earlier run as {aside.name}")
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / "splits.csv", splits)
     write_text(folder / "config.json", config.to_json())

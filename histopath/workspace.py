@@ -7,7 +7,7 @@ import pandas as pd
 
 from histopath.config import Config, get_config, home
 from histopath.patches import PatchSet, open_patches
-from histopath.sample import sample_folder, write_sample
+from histopath.sample import is_synthetic, sample_folder, write_sample
 from histopath.sources import find_kaggle_data
 
 SYNTHETIC = "the embedded synthetic sample: it shows that the machinery works and says nothing about medicine"
@@ -80,11 +80,10 @@ def open_workspace(
     """
     config = get_config(preset, settings={"epochs": epochs, "weights": weights})
     root = Path(data_dir).expanduser().resolve() if data_dir else _default_data(preset)
-    synthetic = root == sample_folder(home())
-    own = preset == "sample" and not synthetic
+    own = preset == "sample" and root != sample_folder(home())
     name = f"{preset}-{root.name}" if own else preset
     patches = open_patches(root, progress=progress)
-    return Workspace(name, config, patches, SYNTHETIC if synthetic else f"the patches of {root.name}")
+    return Workspace(name, config, patches, SYNTHETIC if is_synthetic(root) else f"the patches of {root.name}")
 
 
 def _default_data(preset: str) -> Path:

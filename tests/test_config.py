@@ -35,7 +35,9 @@ def test_the_full_preset_of_the_main_network_starts_from_imagenet_and_the_sample
         ({"val_fraction": 0.6, "holdout_fraction": 0.5}, "leave something for training"),
         ({"augmentation": "mixup"}, "choose one of dihedral, classic, none"),
         ({"tensorboard": "perhaps"}, "tensorboard takes bool"),
-        ({"shift": -1}, "shift must not be negative"),
+        ({"shift": -1}, "shift must lie in 0-32 pixels"),
+        ({"seed": -1}, "seed must lie in"),
+        ({"learning_rate": "inf"}, "must be above 0 and finite"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_sentence(settings, words):

@@ -176,3 +176,7 @@ def test_model_plot_joins_branches_box_by_box_and_forks_elsewhere():
     arrows = [note for note in figure.axes[0].texts if getattr(note, "arrow_patch", None)]
     assert len(arrows) == 2 + 2 + 2
     assert {"input", "left", "right", "dense", "96×96×3"} <= set(words(figure))
+
+
+def test_the_leak_chart_of_unknown_slides_is_empty():
+    assert isinstance(figures.leak_chart({"random split": (0, 0), "split by slide": (0, 0)}), Figure)

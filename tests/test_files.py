@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from histopath.files import replacing, write_table, write_text
+from histopath.files import check_writable, replacing, write_table, write_text
 
 
 @pytest.fixture
@@ -47,3 +47,11 @@ def test_a_table_is_written_with_nine_digits(tmp_path):
 
     write_table(tmp_path / "t.csv", pd.DataFrame({"id": ["a"], "probability": [1 / 3]}))
     assert (tmp_path / "t.csv").read_text() == "id,probability\na,0.333333333\n"
+
+
+def test_what_cannot_be_written_is_refused_beforehand(tmp_path):
+    check_writable(tmp_path / "new.csv")
+    assert list(tmp_path.iterdir()) == []
+    for path, words in ((tmp_path, "is a folder"), (tmp_path / "absent" / "x.csv", "cannot be written")):
+        with pytest.raises(ValueError, match=words):
+            check_writable(path)

@@ -9,7 +9,7 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, SMALL
 
 COMMANDS = ["sample", "pack", "run", "train", "evaluate", "predict", "submit", "check-submission", "models"]
 
@@ -105,11 +105,42 @@ def test_bad_data_ends_in_one_sentence_and_status_2(command, sample, tmp_path, c
         (["run", "--preset", "full"], "DATA=FOLDER"),
         (["run", "--preset", "huge"], "choose one of sample, full"),
         (["run", "--in-place", "--epochs", "1"], "--in-place"),
+        (["run", "--only", "06_magic"], "no notebook for one of 06_magic"),
+        (["train", "--data", "{sample}", "--run", ".."], "--run takes the name"),
+        (["predict", "--run", "x", "--data", "{sample}", "--out", "absent/x.csv"], "absent/x.csv cannot be written"),
+        (["nope"], "nope"),
+        (["pack"], "Missing argument"),
+        (["evaluate", "--run", "x", "--data", "{sample}", "--views", "many"], "--views"),
     ],
 )
 def test_wrong_arguments_end_in_one_sentence_and_status_2(command, sample, arguments, words):
     status, _, err = command(*[argument.format(sample=sample) for argument in arguments])
     assert status == 2 and words in err.strip().splitlines()[-1] and "Traceback" not in err
+
+
+def test_views_other_than_eight_and_one_are_refused(command, ready, sample):
+    status, _, err = command("evaluate", "--run", ready, "--data", sample, "--views", 3)
+    assert status == 2 and "8 views or 1, not 3" in err
+
+
+def test_a_training_that_cannot_start_leaves_the_finished_run_where_it_is(command, ready, sample, tmp_path):
+    before = sorted(file.name for file in (tmp_path / "runs" / ready).iterdir())
+    status, _, err = command("train", "--data", sample, "--run", ready, "--recipe", "compact", "--set", "weights=absent.keras")
+    assert status == 2 and "absent.keras" in err
+    assert sorted(file.name for file in (tmp_path / "runs" / ready).iterdir()) == before
+    assert [folder.name for folder in (tmp_path / "runs").iterdir()] == [ready]
+
+
+@pytest.mark.slow
+def test_a_damaged_state_is_named_with_the_cure(command, sample, tmp_path):
+    settings = [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
+    status, _, err = command("train", "--data", sample, "--run", "fresh", "--recipe", "compact", *settings, "--set", "epochs=1")
+    assert status == 0, err
+    fresh = tmp_path / "runs" / "fresh"
+    (fresh / "metrics.json").unlink()
+    (fresh / "state.npz").write_bytes(b"PK half a file")
+    status, _, err = command("train", "--data", sample, "--run", "fresh", "--recipe", "compact", *settings, "--set", "epochs=1")
+    assert status == 2 and "state.npz is damaged" in err and "delete it" in err
 
 
 def test_a_submission_for_other_ids_is_refused(command, sample, tmp_path):

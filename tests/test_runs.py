@@ -16,6 +16,12 @@ def test_a_run_opens_from_its_folder_alone(run, tmp_path):
     assert copy.network.count_params() == run.network.count_params()
 
 
+def test_a_run_is_not_used_with_the_rows_of_other_patches(run, small):
+    assert open_run(run.folder, small).folder == run.folder
+    with pytest.raises(ValueError, match="trained on other patches"):
+        open_run(run.folder, dataclasses.replace(small, fingerprint="other"))
+
+
 def test_a_missing_folder_is_refused_with_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match="no run folder .*absent; train one with"):
         open_run(tmp_path / "absent")
@@ -55,15 +61,39 @@ def test_on_other_data_everything_is_scored(run, patches, small):
     assert len(rows) == len(other) and words == "patches that were not in its training"
 
 
-def test_patches_it_learned_from_are_left_out_of_other_data(run, small):
-    seen = run.rows("train").head(10)
-    holdout = run.splits["split"] == "holdout"
-    table = small.table.drop(index=run.splits.loc[holdout, "row"]).copy()
-    fresh = table.index[~table["id"].isin(seen["id"])]
+def other_data(run, small, **columns):
+    """The patches of `small` as new ones (other pixels) but for ten that the run was trained on."""
+    seen = run.rows("train").head(10)["id"]
+    table = small.table.copy()
+    fresh = table.index[~table["id"].isin(seen)]
     table.loc[fresh, "pixel_hash"] = [f"other {i}" for i in fresh]
-    rows, words = scored_rows(run, dataclasses.replace(small, table=table.reset_index(drop=True)))
-    assert not set(rows["id"]) & set(seen["id"])
-    assert "10 that were are left out" in words
+    return seen, dataclasses.replace(small, table=table.assign(**columns), fingerprint="other")
+
+
+def test_patches_it_learned_from_are_left_out_of_other_data(run, small):
+    seen, other = other_data(run, small, slide="")
+    rows, words = scored_rows(run, other)
+    assert not set(rows["id"]) & set(seen) and len(rows) == len(other.table) - 10
+    assert "10 that were, or whose slide was, are left out" in words
+
+
+def test_new_patches_of_slides_it_learned_from_are_left_out_too(run, small):
+    _, other = other_data(run, small)
+    rows, words = scored_rows(run, other)
+    learned = run.splits.loc[run.splits["split"] != "holdout", "slide"]
+    assert len(rows) and not set(rows["slide"]) & set(learned)
+    assert f"{len(other.table) - len(rows)} that were, or whose slide was" in words
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("splits.csv", "x"), ("splits.csv", ""), ("metrics.json", "{}"), ("metrics.json", ""), ("history.csv", "a,b\n1,2\n")],
+)
+def test_a_damaged_file_of_a_run_is_named_with_the_cure(run, tmp_path, name, content):
+    copy = open_run(shutil.copytree(run.folder, tmp_path / "copy"))
+    (copy.folder / name).write_text(content)
+    with pytest.raises(ValueError, match=f"^[^\n]*{name} is damaged [^\n]*delete the run and train it again.$"):
+        {"splits.csv": lambda: copy.splits, "metrics.json": lambda: copy.metrics, "history.csv": lambda: copy.history}[name]()
 
 
 def test_data_that_was_all_learned_from_is_refused(run, small):

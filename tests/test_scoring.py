@@ -15,8 +15,22 @@ def test_scores_say_what_they_are_of(run, small):
     assert scores["patches"] == len(run.rows("holdout")) and scores["views"] == 8
     assert scores["auc_low"] <= scores["auc"] <= scores["auc_high"]
     text = describe_scores(scores)
-    for words in ("AUC", f"{scores['patches']} patches", "over slides", "8 views", "threshold", "chose nothing", "by slide"):
+    for words in (
+        "AUC",
+        f"{scores['patches']} patches",
+        "over slides",
+        "8 views",
+        "threshold",
+        "chose nothing",
+        "no slide of its training",
+    ):
         assert words in text
+    assert "synthetic" in text.splitlines()[-1] and "nothing about medicine" in text
+
+
+def test_data_of_unknown_slides_says_so(run, small):
+    other = dataclasses.replace(small, table=small.table.assign(slide=""))
+    assert "slides unknown" in describe_scores(score_run(run, other, views=1))
 
 
 def test_every_patch_gets_a_probability(run, patches, tmp_path):
@@ -41,9 +55,9 @@ def test_a_listed_id_without_a_patch_is_named(patches):
         find_rows(fewer, list(patches.table["id"][-3:]))
 
 
-def test_a_folder_that_is_not_there_is_refused_before_predicting(run, patches, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder .*absent to write p.csv into"):
-        predict_table(run, patches, tmp_path / "absent" / "p.csv")
+def test_three_classes_are_refused_before_predicting(run, small):
+    with pytest.raises(ValueError, match="has 3 classes"):
+        score_run(run, dataclasses.replace(small, class_names=("a", "b", "c")))
 
 
 def test_data_without_a_sample_submission_is_refused(run, patches, tmp_path):

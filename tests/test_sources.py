@@ -5,6 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import pandas as pd
@@ -358,3 +359,30 @@ def test_kaggle_data_is_found_only_on_kaggle():
 def test_real_folders_are_read(name, counts):
     labels = read_source(SHARED / name).table["label"]
     assert [(labels == label).sum() for label in (0, 1, -1)] == counts
+
+
+@pytest.mark.parametrize("healthy", ["healthy", "normal", "no_tumor", "benign", "non_cancer", "zebra"])
+def test_the_class_folder_that_says_tumour_is_class_1(tmp_path, healthy):
+    for name in (healthy, "cancer"):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / f"of_{name}.png"), np.zeros((8, 8, 3), np.uint8))
+    source = read_source(tmp_path)
+    assert source.class_names == (healthy, "cancer")
+    assert dict(zip(source.table["id"], source.table["label"], strict=True)) == {f"of_{healthy}": 0, "of_cancer": 1}
+
+
+def test_two_names_that_do_not_say_which_is_the_tumour_are_refused(tmp_path):
+    for name in ("alpha", "beta"):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / f"{name}.png"), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match="rename them 0 and 1"):
+        read_source(tmp_path)
+
+
+def test_a_slide_table_of_other_data_is_refused(tmp_path):
+    for name in ("0", "1"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "data" / name / f"{name}.png"), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "other.csv").write_text("id,slide\nabc,s1\n")
+    with pytest.raises(ValueError, match="None of the ids of the slide table"):
+        read_source(tmp_path / "data", tmp_path / "other.csv")

@@ -126,7 +126,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(sample, tmp_path, monk
     out = write_submission(["a", "b", "c"], [0.1, 0.2, 0.3], sample, tmp_path / "out" / "sub.csv")
     before = out.read_text()
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ValueError, match="no space left to write .*sub.csv"):
         write_submission(["a", "b", "c"], [0.9, 0.9, 0.9], sample, out)
     assert out.read_text() == before and [path.name for path in out.parent.iterdir()] == ["sub.csv"]
 

@@ -27,6 +27,8 @@ def test_the_sample_is_named_synthetic_and_written_under_its_preset(at_home):
 
 def test_own_data_never_lands_among_the_sample_s_figures(at_home, tmp_path):
     own = shutil.copytree(at_home / "data" / "sample", tmp_path / "mine")
+    assert open_workspace("sample", own).words == SYNTHETIC
+    (own / "sample.json").unlink()
     work = open_workspace("sample", own, epochs=2)
     assert work.name == "sample-mine" and work.config.epochs == 2
     assert "synthetic" not in work.words
