@@ -75,7 +75,7 @@ def uses_xla() -> bool:
 
 def accelerators() -> list[str]:
     """Returns the names of the local GPUs or TPUs that the Keras backend sees."""
-    return [name for kind in ("gpu", "tpu") for name in keras.distribution.list_devices(kind)]
+    return [name for name in keras.distribution.list_devices() if not name.lower().startswith("cpu")]
 
 
 def check_size(network: keras.Model, images: np.ndarray) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import nbformat
 import papermill
 
+from histopath.progress import say
+
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 
 
@@ -17,7 +19,7 @@ def list_notebooks() -> list[Path]:
 
 
 def run_notebooks(
-    parameters: dict[str, object], target: Path, only: list[str] | None = None, log: Callable[[str], None] = print
+    parameters: dict[str, object], target: Path, only: list[str] | None = None, log: Callable[[str], None] = say
 ) -> list[Path]:
     """Executes every notebook, showing what it prints as it prints it.
 

@@ -37,3 +37,8 @@ def progress_bar(name: str, total: int, finished: int, visible: bool) -> tqdm:
         ascii=not terminal,
         ncols=None if terminal else 100,
     )
+
+
+def say(line: str) -> None:
+    """Prints a line at once, also into a file or a pipe, where Python would hold it back."""
+    print(line, flush=True)

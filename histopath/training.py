@@ -20,11 +20,12 @@ from histopath.inference import accelerators, check_size, predict, uses_xla
 from histopath.models import build_model, norm_layers
 from histopath.optimizer import FlatAdam
 from histopath.patches import PatchSet
+from histopath.progress import say
 from histopath.runs import FILES, Run, open_run, read_identity
 from histopath.splits import describe_grouping, split_patches
 
 
-def train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str], None] = print) -> Run:
+def train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str], None] = say) -> Run:
     """Trains a network, or finishes or opens the same training when the folder already holds it.
 
     After every epoch the averaged weights get batch-normalisation statistics of their own (`reestimate_norm`), are scored

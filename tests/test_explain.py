@@ -28,7 +28,7 @@ def test_the_heat_lies_where_the_evidence_is(row, column):
     assert np.unravel_index(heat.argmax(), heat.shape)[1] // 32 == column
 
 
-@pytest.mark.parametrize("name", ["compact", "xception_nasnet"])
+@pytest.mark.parametrize("name", ["compact", pytest.param("xception_nasnet", marks=pytest.mark.slow)])
 def test_heatmaps_fit_the_patches(name):
     images = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype="uint8")
     heat = gradcam(build_model(name), images)

@@ -55,6 +55,7 @@ def test_evaluate_speaks_in_words(command, ready, sample):
     assert status == 0 and out.startswith("AUC 0.") and "95 % bootstrap over slides" in out
 
 
+@pytest.mark.slow
 def test_models_are_listed(command):
     status, out, _ = command("models")
     assert status == 0 and "25,134,301" in out and "25,043,035" in out
@@ -99,7 +100,7 @@ def test_bad_data_ends_in_one_sentence_and_status_2(command, sample, tmp_path, c
         (["predict", "--run", "absent", "--data", "{sample}", "--out", "x.csv"], "no run folder"),
         (["train", "--data", "{sample}", "--run", "x", "--recipe", "resnet"], "choose one of"),
         (["train", "--data", "{sample}", "--run", "x", "--set", "epochs"], "key=value"),
-        (["train", "--data", "{sample}", "--run", "x", "--set", "weights=absent.keras"], "absent.keras"),
+        (["train", "--data", "{sample}", "--run", "x", "--recipe", "compact", "--set", "weights=absent.keras"], "absent.keras"),
         (["train", "--data", "{sample}", "--run", "x", "--slides", "absent.csv"], "absent.csv"),
         (["check-submission", "absent.csv", "--sample", "{sample}/sample_submission.csv"], "absent.csv"),
         (["run", "--preset", "full"], "DATA=FOLDER"),
@@ -159,6 +160,7 @@ def test_ctrl_c_while_training_ends_in_one_sentence(sample, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job would ignore it
     )
     while not process.stdout.readline().startswith("epoch 1/50"):
         assert process.poll() is None

@@ -43,6 +43,7 @@ def test_the_parts_of_system_1_have_the_published_sizes(networks):
     assert rows["probability"]["parameters"] == 3_105
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGISTRY)
 def test_raw_pixels_go_in_and_probabilities_come_out(networks, pixels, name):
     network = networks[name]
@@ -83,6 +84,7 @@ def test_the_plot_shows_every_layer_once_from_input_to_output(networks, name):
     assert rows[0][0][0] == "patch" and rows[-1][0][0] == "probability"
 
 
+@pytest.mark.slow
 def test_the_registry_is_listed_with_its_counts():
     text = describe_registry()
     assert all(name in text for name in REGISTRY)

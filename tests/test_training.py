@@ -60,6 +60,7 @@ def test_another_training_moves_a_finished_run_aside(small, tmp_path):
     assert f"kept the earlier run as {aside[0].name}" in lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.9997])
 def test_inference_agrees_with_training_after_a_short_run(small, momentum):
     """With NASNet's momentum a few steps leave the running statistics near their start; re-estimation puts that right."""
