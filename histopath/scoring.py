@@ -48,12 +48,16 @@ def describe_scores(scores: dict) -> str:
     synthetic = ["the data is the synthetic sample: this score says nothing about medicine"] * scores["synthetic"]
     return "\n".join(
         [
-            f"{auc}, {scores['positives']:,} of them tumour ({scores['interval']}; {scores['views']} views)",
+            f"{auc}, {scores['positives']:,} of them tumour ({scores['interval']}; {_count_views(scores['views'])})",
             f"accuracy {scores['accuracy']:.3f}, {sides} at threshold {scores['threshold']:.3f}, chosen on val",
             f"run {scores['run']} on {scores['data']}: {scores['scored']}; {scores['grouping']}",
             *synthetic,
         ]
     )
+
+
+def _count_views(views: int) -> str:
+    return "1 view" if views == 1 else f"{views} views"
 
 
 def _describe_slides(run: Run, rows: pd.DataFrame) -> str:
