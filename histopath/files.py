@@ -4,8 +4,7 @@ import errno
 import fcntl
 import os
 import stat
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,12 +61,20 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 @contextmanager
-def locked(folder: Path, progress: bool) -> Iterator[None]:
-    """Lets one process at a time change a pack; the lock ends with its process, however that ends."""
+def locked(folder: Path, log: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Lets one process at a time change a folder; the lock ends with its process, however that ends.
+
+    Args:
+        folder: what is changed; the lock is a file beside it.
+        log: takes a line when another process has to be waited for, or None.
+
+    Raises:
+        ValueError: when the folder that holds it cannot be written.
+    """
     path = folder.with_name(folder.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _lock(path, progress)
+        descriptor = _lock(path, log)
     except OSError as error:
         raise ValueError(
             f"{path.parent} cannot be written ({error.strerror}); set HISTOPATH_HOME to a folder that can."
@@ -79,15 +86,15 @@ def locked(folder: Path, progress: bool) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(path: Path, progress: bool) -> int:
+def _lock(path: Path, log: Callable[[str], None] | None) -> int:
     """Returns a descriptor of the lock file, locked; waits for another process that holds it."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if progress:
-                print(f"another process is packing into {path.parent}: waiting for it", file=sys.stderr, flush=True)
+            if log:
+                log(f"another process is writing {path.with_suffix('')}: waiting for it")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):

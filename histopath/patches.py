@@ -3,10 +3,12 @@
 The first call packs the folder into the cache; later ones open the pack in milliseconds and notice a changed source.
 """
 
+import functools
 import hashlib
 import json
 import os
 import shutil
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -85,7 +87,7 @@ def open_patches(
     folder = _locate_pack(root, cache)
     patches = _open_pack(folder, root)
     if patches is None or _beside(folder, "old").exists():
-        with locked(folder, progress):
+        with locked(folder, functools.partial(print, file=sys.stderr, flush=True) if progress else None):
             patches = _open_pack(folder, root) or _update_pack(folder, root, workers, progress)
             for ending in ("partial", "old"):  # left by a process that was killed
                 shutil.rmtree(_beside(folder, ending), ignore_errors=True)

@@ -21,8 +21,10 @@ def _read_rows(file: Path) -> list[list[str]]:
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it is not a CSV text with the header `id,label`, a row, and two fields on every line.
+        ValueError: when it is a folder, or not a CSV text with the header `id,label`, a row, and two fields on every line.
     """
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder: give the path of a CSV file with the columns id,label.")
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there: give the path of an existing CSV file with the columns id,label.")
     try:

@@ -15,7 +15,7 @@ from histopath.augment import augmentation_layers
 from histopath.backend import keras, ops
 from histopath.config import Config
 from histopath.evaluation import best_threshold, evaluate
-from histopath.files import replacing, write_table, write_text
+from histopath.files import locked, replacing, write_table, write_text
 from histopath.inference import accelerators, check_size, predict, uses_xla
 from histopath.models import build_model, norm_layers
 from histopath.optimizer import FlatAdam
@@ -44,6 +44,11 @@ def train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str], 
     Raises:
         ValueError: when the patches cannot be split or have the wrong size.
     """
+    with locked(folder, log):
+        return _train(patches, config, folder, log)
+
+
+def _train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str], None]) -> Run:
     identity = {"data": patches.fingerprint, "patches": len(patches.table), **dataclasses.asdict(config)}
     if _finished(folder, identity):
         (folder / "state.npz").unlink(missing_ok=True)

@@ -28,6 +28,11 @@ def test_rows_and_order_are_those_of_the_sample(sample, tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["sub.csv"]
 
 
+def test_a_folder_is_no_submission(sample, tmp_path):
+    with pytest.raises(ValueError, match="is a folder: give the path of a CSV file"):
+        check_submission(tmp_path, sample)
+
+
 def test_written_file_passes_its_check(sample, tmp_path):
     out = write_submission(["a", "b", "c"], [0.25, 0.75, 0.5], sample, tmp_path / "sub.csv")
     assert check_submission(out, sample) == {

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from histopath.backend import keras, ops
 from histopath.config import get_config
+from histopath.files import locked
 from histopath.inference import predict
 from histopath.models import build_model, norm_layers
 from histopath.runs import open_run
@@ -46,6 +48,18 @@ def test_the_same_training_is_opened_and_not_repeated(run, small):
     again = train(small, run.config, run.folder, lines.append)
     assert (again.folder / "model.keras").stat().st_mtime_ns == before
     assert lines == ["small is already trained with these settings on these patches"]
+
+
+def test_two_trainings_into_one_folder_come_one_after_the_other(run, small):
+    lines = []
+    with ThreadPoolExecutor(1) as pool:
+        with locked(run.folder):
+            waiting = pool.submit(train, small, run.config, run.folder, lines.append)
+            while not lines:
+                time.sleep(0.01)
+            assert lines == [f"another process is writing {run.folder}: waiting for it"] and not waiting.done()
+        waiting.result(timeout=60)
+    assert lines[1:] == ["small is already trained with these settings on these patches"]
 
 
 @pytest.mark.slow
