@@ -4,9 +4,11 @@ PRESET ?= sample
 BIN := .venv/bin
 RUN = $(BIN)/python -m histopath run --preset $(PRESET) $(if $(DATA),--data "$(DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) \
 	$(if $(WEIGHTS),--weights "$(WEIGHTS)")
+SYSTEM_RUNS = xception_nasnet simple_cnn resnet50v2 inceptionv3 xception_mobilenetv2 densenet121 gastric-simple_cnn \
+	gastric-resnet50v2 organs-organ organs-malignancy organs-organ-and-malignancy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast nbval notebooks clean
+.PHONY: help setup run systems test test-fast nbval notebooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -16,6 +18,9 @@ setup: .venv/ready ## the environment alone
 
 run: .venv/ready ## run the notebooks: figures, trained ensemble, submission
 	$(RUN)
+
+systems: .venv/ready ## run the notebooks on the other systems: 06 compares, 07 gastric slices, 08 organs
+	$(BIN)/python -m histopath run --only 06_compare --only 07_gastric --only 08_organs
 
 test: test-style .venv/ready-dev ## everything that must hold: ruff, pytest, nbval
 	$(BIN)/python -m pytest
@@ -32,12 +37,13 @@ nbval: .venv/ready-dev ## run the committed notebooks and compare every output, 
 	rm -rf build/nbval && mkdir -p build/nbval
 	HISTOPATH_HOME="$(CURDIR)/build/nbval" $(BIN)/python -m pytest --nbval --nbval-cell-timeout=7200 -p no:cacheprovider notebooks
 
-notebooks: .venv/ready ## refresh the committed notebooks and the figures in assets/sample
-	rm -rf runs/sample
-	$(BIN)/python -m histopath run --in-place
+notebooks: .venv/ready ## refresh the committed notebooks and the figures in assets/
+	rm -rf build/notebooks && mkdir -p build/notebooks
+	HISTOPATH_HOME="$(CURDIR)/build/notebooks" $(BIN)/python -m histopath run --in-place --all
+	rm -rf assets/sample assets/sample-gastric assets/sample-organs && cp -r build/notebooks/assets/. assets
 
 clean: ## remove what the targets above wrote, but not .venv
-	rm -rf build data/sample data/packed runs/sample runs/notebooks submission/sample_submission.csv
+	rm -rf build data/sample data/sample-gastric data/sample-organs data/packed runs/sample $(addprefix runs/sample-,$(SYSTEM_RUNS)) runs/notebooks submission/sample_submission.csv
 
 .venv/ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from histopath.config import get_config, home, parse_settings
+from histopath.config import get_config, home, parse_copies, parse_settings
 
 # typer carries a click of its own since 0.2x, so the base of its usage errors is looked up rather than imported.
 UsageMistake = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -27,29 +27,37 @@ RUN = Annotated[str, typer.Option("--run", help="Name of the run, a folder under
 OUT = Annotated[Path, typer.Option("--out", help="CSV file to write.")]
 SLIDES = Annotated[Path | None, typer.Option("--slides", help="CSV id,slide (or id,wsi): split by slide.")]
 VIEWS = Annotated[int, typer.Option("--views", help="Views averaged a patch: 8 (flips and quarter turns) or 1.")]
+SIZE = Annotated[int | None, typer.Option("--size", help="Resize every image to this many pixels a side.")]
 SAMPLE = Annotated[Path, typer.Option("--sample", help="The sample_submission.csv with the wanted ids.")]
 
 
 @app.command()
-def sample(folder: Annotated[Path | None, typer.Argument(help="Where to write; data/sample by default.")] = None):
-    """Write the embedded synthetic sample in the Kaggle layout."""
-    from histopath.sample import sample_folder, write_sample
+def sample(
+    folder: Annotated[Path | None, typer.Argument(help="Where to write; under data/ by default.")] = None,
+    story: Annotated[str, typer.Option(help="pcam (Kaggle layout), gastric (slices) or organs (Multi Cancer layout).")] = "pcam",
+):
+    """Write an embedded synthetic sample in the layout of the real data."""
+    from histopath.workspace import STORIES
 
-    written = write_sample(folder or sample_folder(home()))
-    count = len(list(written.glob("*/*.tif")))
-    print(f"wrote {count} synthetic patches to {_shown(written)}; they say nothing about medicine")
+    if story not in STORIES:
+        raise ValueError(f"There is no sample {story!r}; choose one of {', '.join(STORIES)}.")
+    write, folder_of, _ = STORIES[story]
+    written = write(folder or folder_of(home()))
+    count = sum(path.suffix in (".tif", ".jpg") for path in written.rglob("*"))
+    print(f"wrote {count} synthetic images to {_shown(written)}; they say nothing about medicine")
 
 
 @app.command()
 def pack(
     data: Annotated[Path, typer.Argument(help="Folder with the patches.")],
     slides: SLIDES = None,
+    size: SIZE = None,
     check: Annotated[bool, typer.Option("--check", help="Look at every file for changes, not at a part.")] = False,
 ):
     """Decode all patches of a folder once into one memory-mapped array."""
     from histopath.patches import check_patches, open_patches
 
-    patches = open_patches(data, slides)
+    patches = open_patches(data, slides, size=size)
     if check:
         print(f"{check_patches(patches):,} files are as they were packed")
     labelled = int((patches.table["label"] >= 0).sum())
@@ -63,29 +71,33 @@ def run(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training patches.")] = None,
     weights: Annotated[str | None, typer.Option(help="imagenet, none, or a file or folder of weights.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="A notebook to run, such as 01_explore; may be given often.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="The notebooks on the other systems as well.")] = False,
     in_place: Annotated[bool, typer.Option("--in-place", help="Refresh the committed notebooks themselves.")] = False,
 ):
     """Execute the notebooks in order: figures, trained run and submission."""
-    from histopath.notebooks import FOLDER, list_notebooks, run_notebooks
+    from histopath.notebooks import FOLDER, PCAM, STORY_OF, list_notebooks, run_notebooks
     from histopath.workspace import open_workspace
 
     if in_place and (preset, data, epochs, weights) != ("sample", None, None, None):
         raise ValueError("--in-place refreshes the committed notebooks on the sample; leave the other options out.")
-    work = open_workspace(preset, data, epochs, weights, progress=True)
-    parameters = {"preset": preset, "data_dir": str(data.resolve()) if data else None, "epochs": epochs}
-    parameters |= {"weights": _path_or_word(weights)}
-    if parameters["preset"] == "sample":
-        del parameters["preset"]
-    if only is None and not work.sample_submission.is_file():
-        only = [path.stem for path in list_notebooks() if path.stem != "05_submit"]
-        print(f"05_submit is left out: {work.patches.root.name} has no sample_submission.csv")
-    target = FOLDER if in_place else home() / "runs" / "notebooks" / work.name
-    written = run_notebooks(parameters, target, only)
+    names = [path.stem for path in list_notebooks(only) if only or every or path.stem in PCAM]
+    stories = list(dict.fromkeys(STORY_OF.get(name, "pcam") for name in names))
+    if data and len(stories) > 1:
+        raise ValueError(f"--data fits one of {', '.join(stories)}; name the notebooks of one of them with --only.")
+    works = [open_workspace(preset, data, epochs, weights, progress=True, story=story) for story in stories]
+    if "05_submit" in names and not works[0].sample_submission.is_file():
+        names.remove("05_submit")
+        print(f"05_submit is left out: {works[0].patches.root.name} has no sample_submission.csv")
+    parameters = {"preset": preset if preset != "sample" else None, "data_dir": str(data.resolve()) if data else None}
+    parameters |= {"epochs": epochs, "weights": _path_or_word(weights)}
+    target = FOLDER if in_place else home() / "runs" / "notebooks" / works[0].name
+    written = run_notebooks(parameters, target, names)
     print(f"{len(written)} executed notebooks: {_shown(target)}")
-    print(f"figures: {_shown(work.figure('roc').parent)}; run: {_shown(work.run_folder)}")
-    if only is None or "05_submit" in only:
-        print(f"submission: {_shown(work.submission)}")
-    print(f"data: {work.words}")
+    figures = dict.fromkeys(_shown(work.figure("any").parent) for work in works)
+    print(f"figures: {', '.join(figures)}; run: {', '.join(_shown(work.run_folder) for work in works)}")
+    if "05_submit" in names:
+        print(f"submission: {_shown(works[0].submission)}")
+    print(f"data: {works[0].words}")
 
 
 @app.command()
@@ -102,7 +114,7 @@ def train(
     from histopath.patches import open_patches
     from histopath.training import train
 
-    finished = train(open_patches(data, slides), config, _run_folder(run))
+    finished = train(open_patches(data, slides, size=config.size or None), config, _run_folder(run))
     best = finished.history["val_auc"].max()
     print(f"{_shown(finished.folder)} is trained: val AUC {best:.3f} chose the checkpoint; evaluate it on its holdout")
 
@@ -116,11 +128,9 @@ def evaluate(
     slides: SLIDES = None,
 ):
     """Score a run on labelled patches that it did not learn from."""
-    from histopath.patches import open_patches
-    from histopath.runs import open_run
     from histopath.scoring import describe_scores, score_run
 
-    scores = score_run(open_run(_run_folder(run)), open_patches(data, slides), views, progress=True)
+    scores = score_run(*_open(run, data, slides), views, progress=True)
     print(json.dumps(scores, indent=2) if as_json else describe_scores(scores))
 
 
@@ -128,12 +138,10 @@ def evaluate(
 def predict(run: RUN, data: DATA, out: OUT, views: VIEWS = 8):
     """Write the probability of tumour of every patch under a folder (id,probability)."""
     from histopath.files import check_writable
-    from histopath.patches import open_patches
-    from histopath.runs import open_run
     from histopath.scoring import predict_table
 
     check_writable(out)
-    table = predict_table(open_run(_run_folder(run)), open_patches(data), out, views, progress=True)
+    table = predict_table(*_open(run, data), out, views, progress=True)
     print(f"wrote {len(table):,} probabilities to {out}")
 
 
@@ -141,12 +149,10 @@ def predict(run: RUN, data: DATA, out: OUT, views: VIEWS = 8):
 def submit(run: RUN, data: DATA, out: OUT, views: VIEWS = 8):
     """Predict the competition's test patches and write the checked Kaggle CSV (id,label)."""
     from histopath.files import check_writable
-    from histopath.patches import open_patches
-    from histopath.runs import open_run
     from histopath.scoring import submit_run
 
     check_writable(out)
-    checked = submit_run(open_run(_run_folder(run)), open_patches(data), out, views, progress=True)
+    checked = submit_run(*_open(run, data), out, views, progress=True)
     print(f"wrote {checked['rows']:,} rows to {out}; the submission is valid")
 
 
@@ -157,6 +163,48 @@ def check_submission(file: Annotated[Path, typer.Argument(help="The CSV to check
 
     checked = check_submission(file, sample)
     print(f"{file} is valid: {checked['rows']:,} rows, mean probability {checked['mean']:.3f}")
+
+
+@app.command("show-batch")
+def show_batch(
+    run: RUN,
+    data: DATA,
+    out: Annotated[Path, typer.Option("--out", help="PNG file to write.")],
+    count: Annotated[int, typer.Option(help="How many patches.")] = 16,
+    seed: Annotated[int, typer.Option(help="Another number draws others.")] = 0,
+):
+    """Draw patches that a run did not learn from, with predicted and true label, on the screen and as a picture."""
+    from histopath.figures import export
+    from histopath.files import check_writable
+    from histopath.pages import batch_page
+    from histopath.scoring import draw_batch
+
+    check_writable(out)
+    opened, patches = _open(run, data)
+    drawn = draw_batch(opened, patches, count, seed)
+    for row in drawn.itertuples():
+        print(f"{row.id}  predicted: {row.prediction} ({row.probability:.2f})  correct label: {row.truth}")
+    export(batch_page(patches.images[drawn["row"]], drawn["truth"], drawn["prediction"], drawn["probability"]), out)
+    right = int((drawn["truth"] == drawn["prediction"]).sum())
+    print(f"{right} of {len(drawn)} are right; wrote {_shown(out)}")
+
+
+@app.command()
+def augment(
+    source: Annotated[Path, typer.Argument(help="Class folders of images.")],
+    target: Annotated[Path, typer.Argument(help="Where to write the copies.")],
+    copies: Annotated[str | None, typer.Option(help="Files an image becomes: 6, or one number a class, 20,6.")] = None,
+    size: SIZE = None,
+    seed: Annotated[int, typer.Option(help="Another number turns them otherwise.")] = 0,
+):
+    """Write turned and flipped copies of every image as TIFF, balancing the classes; slides.csv keeps the copies together."""
+    from histopath.copies import write_copies
+    from histopath.sources import read_source
+
+    names = read_source(source).class_names
+    numbers = None if copies is None else dict(zip(names, parse_copies(copies, len(names)), strict=True))
+    count = write_copies(source, target, numbers, size, seed)
+    print(f"{count:,} TIFFs in {_shown(target)}; slides.csv there keeps the copies of one slice in one split")
 
 
 @app.command()
@@ -188,6 +236,15 @@ def main() -> None:
 def _stop(sentence: str, status: int) -> None:
     print(sentence, file=sys.stderr)
     sys.exit(status)
+
+
+def _open(run: str, data: Path, slides: Path | None = None) -> tuple:
+    """A run, and patches at the size that it was trained at."""
+    from histopath.patches import open_patches
+    from histopath.runs import open_run
+
+    opened = open_run(_run_folder(run))
+    return opened, open_patches(data, slides, size=opened.config.size or None)
 
 
 def _run_folder(name: str) -> Path:

@@ -94,6 +94,9 @@ class ClassicAugmentation(Augmentation):
     0.3 is degrees and its channel shift of 0.3 is under one grey level, so the last is left out. Kept for comparison.
     """
 
+    zoom, shift, shear = (0.6, 1.4), 0.3, math.radians(0.3)
+    both_flips = True
+
     def vary(self, images):
         """Applies one random affine map to each patch, bilinear."""
         matrix = self._matrices(ops.shape(images)[0], images.shape[1])
@@ -106,9 +109,11 @@ class ClassicAugmentation(Augmentation):
         )
 
     def _matrices(self, count, size: int):
-        angle, shear = (self.uniform((count,), -limit, limit) for limit in (math.pi, math.radians(0.3)))
-        zoom = self.uniform((2, count), 0.6, 1.4) * (1 - 2 * ops.cast(self.uniform((2, count), 0, 1) < 0.5, "float32"))
-        shift = self.uniform((2, count), -0.3, 0.3) * size
+        angle, shear = (self.uniform((count,), -limit, limit) for limit in (math.pi, self.shear))
+        zoom = self.uniform((2, count), *self.zoom)
+        flipped = ops.cast(self.uniform((2, count), 0, 1) < 0.5, "float32")
+        zoom = zoom * (1 - 2 * flipped * np.array([[1.0], [self.both_flips]], "float32"))
+        shift = self.uniform((2, count), -self.shift, self.shift) * size
         a, b = ops.cos(angle) * zoom[0], -ops.sin(angle + shear) * zoom[1]
         c, d = ops.sin(angle) * zoom[0], ops.cos(angle + shear) * zoom[1]
         middle = (size - 1) / 2
@@ -117,11 +122,17 @@ class ClassicAugmentation(Augmentation):
         return ops.stack([a, b, x, c, d, y, ops.zeros_like(a), ops.zeros_like(a)], axis=1)
 
 
+class RandomRotation(ClassicAugmentation):
+    """System 2's: a rotation by any angle and a horizontal flip with probability one half; nearest fill."""
+
+    zoom, shift, shear, both_flips = (1.0, 1.0), 0.0, 0.0, False
+
+
 def augmentation_layers(name: str, seed: int, shift: int = 4, stain: float = 0.2) -> list[keras.layers.Layer]:
     """Builds the layers of one augmentation.
 
     Args:
-        name: `dihedral` (ours), `classic` (system 1's) or `none`.
+        name: `dihedral` (ours), `classic` (system 1's), `rotation` (system 2's) or `none`.
         seed: the layers draw from seeds derived from it.
         shift: largest shift, in pixels; 0 for none.
         stain: spread of the stain strengths; 0 for none.
@@ -133,6 +144,8 @@ def augmentation_layers(name: str, seed: int, shift: int = 4, stain: float = 0.2
         return []
     if name == "classic":
         return [ClassicAugmentation(seed=seed, name="classic")]
+    if name == "rotation":
+        return [RandomRotation(seed=seed, name="rotation")]
     layers = [RandomDihedral(seed=seed, name="dihedral")]
     if shift:
         layers.append(RandomShift(shift, seed=seed + 1, name="shift"))

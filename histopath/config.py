@@ -18,11 +18,19 @@ class Config:
         recipe: which published or own way of training, a key of `RECIPES`.
         model: a name of the registry in `models.py`.
         weights: `none`, `imagenet`, or the path of a local weight file or folder of weight files.
+        size: side to which images are resized when they are packed, in pixels; 0 for patches as they are.
+        task: what is told apart in the Multi Cancer set: `organ`, `malignancy`, `organ+malignancy` (two heads) or
+            `subclass`; other data has its own labels and takes no notice.
         seed: seeds the splits, the initial weights, the order of the batches and the augmentation.
         val_fraction: share that chooses the checkpoint and the threshold.
         holdout_fraction: share that is scored once and chooses nothing.
         batch_size: patches in one optimiser step.
         epochs: passes over the training patches at most.
+        epoch_steps: steps after which an epoch ends early; 0 for whole passes.
+        copies: how often an image of each class is seen in one epoch, each time augmented anew: one number for all, or one
+            a class in their order, such as `20,6`.
+        unfreeze_epoch: the epoch from which on the backbones are trained too; 0 as published: frozen ones for ever, others
+            from the start.
         learning_rate: peak of the warm-up and cosine schedule.
         warmup: share of all steps in which the rate climbs from zero to its peak.
         clip_norm: largest global gradient norm.
@@ -30,7 +38,7 @@ class Config:
         label_smoothing: how far targets move from 0 and 1 towards one half.
         dropout: share of the features dropped before the last layer.
         patience: epochs without a better val AUC before training stops.
-        augmentation: `dihedral` (eight views, small shift, stain), `classic` (system 1) or `none`.
+        augmentation: `dihedral` (eight views, small shift, stain), `classic` (system 1), `rotation` (system 2) or `none`.
         shift: largest shift of a patch, in pixels; 4 keeps the labelled centre in the centre.
         stain: relative spread of the haematoxylin, eosin and residual strengths.
         precision: `auto` (mixed on a GPU, float32 elsewhere) or a Keras dtype policy.
@@ -44,11 +52,16 @@ class Config:
     recipe: str = "xception_nasnet"
     model: str = "xception_nasnet"
     weights: str = "none"
+    size: int = 0
+    task: str = "organ"
     seed: int = 0
     val_fraction: float = 0.15
     holdout_fraction: float = 0.2
     batch_size: int = 32
     epochs: int = 10
+    epoch_steps: int = 0
+    copies: str = "1"
+    unfreeze_epoch: int = 0
     learning_rate: float = 1e-3
     warmup: float = 0.1
     clip_norm: float = 1.0
@@ -77,6 +90,92 @@ RECIPES = {
         "model": "xception_nasnet",
         "sample": {"batch_size": 16, "epochs": 4, "learning_rate": 1e-3, "ema_momentum": 0.9, "norm_patches": 64},
         "full": {"batch_size": 192, "epochs": 10, "learning_rate": 1e-4, "weights": "imagenet", "predict_batch": 256},
+    },
+    # System 2, first network. Published: 224 px, dropout 0.4, batch 64, rotation by any angle and flips, 560 + 140 slices made
+    # 3,361 + 2,800 (6 and 20 copies; class 0 is non_cancer). Changed: cross-entropy that fits the one sigmoid, split first.
+    "simple_cnn": {
+        "model": "simple_cnn",
+        "size": 224,
+        "dropout": 0.4,
+        "augmentation": "rotation",
+        "copies": "20,6",
+        "learning_rate": 1e-3,
+        "sample": {"batch_size": 16, "epochs": 4, "dropout": 0.1, "ema_momentum": 0.9, "norm_patches": 64},
+        "full": {"batch_size": 64, "epochs": 50, "patience": 3},
+    },
+    # System 2, second network. Published: 512 px, frozen, dropout 0.2, Adam, batch 64, up to 50 epochs, patience 3. The sample
+    # has no ImageNet weights, and random ones are worth nothing frozen: there everything is trained, at 128 px.
+    "resnet50v2": {
+        "model": "resnet50v2",
+        "size": 512,
+        "dropout": 0.2,
+        "augmentation": "rotation",
+        "copies": "20,6",
+        "learning_rate": 1e-3,
+        "sample": {
+            "size": 128,
+            "copies": "8,2",
+            "batch_size": 16,
+            "epochs": 3,
+            "unfreeze_epoch": 1,
+            "ema_momentum": 0.9,
+            "norm_patches": 64,
+        },
+        "full": {"batch_size": 64, "epochs": 50, "patience": 3, "weights": "imagenet", "predict_batch": 32, "norm_patches": 512},
+    },
+    # System 3. Published: 256 px, frozen, dense 256, dropout 0.2, Adam 1e-4, batch 16, 10 epochs of 600 steps, 80/15/5, no
+    # augmentation named; the eight views are added. The sample: as for resnet50v2, everything is trained, at 96 px.
+    "inceptionv3": {
+        "model": "inceptionv3",
+        "size": 256,
+        "dropout": 0.2,
+        "val_fraction": 0.15,
+        "stain": 0.0,
+        "sample": {
+            "size": 96,
+            "batch_size": 16,
+            "epochs": 2,
+            "unfreeze_epoch": 1,
+            "learning_rate": 1e-3,
+            "ema_momentum": 0.9,
+            "norm_patches": 64,
+        },
+        "full": {
+            "holdout_fraction": 0.05,
+            "batch_size": 16,
+            "epochs": 10,
+            "epoch_steps": 600,
+            "learning_rate": 1e-4,
+            "weights": "imagenet",
+        },
+    },
+    # System 4. Published: dropout 0.5, Adam, 10 epochs; rate, batch and freezing are not said and are system 1's.
+    "xception_mobilenetv2": {
+        "model": "xception_mobilenetv2",
+        "sample": {"batch_size": 16, "epochs": 4, "learning_rate": 1e-3, "ema_momentum": 0.9, "norm_patches": 64},
+        "full": {"batch_size": 192, "epochs": 10, "learning_rate": 1e-4, "weights": "imagenet", "predict_batch": 256},
+    },
+    # System 5. Published: softmax of two, categorical cross-entropy, Adam, best after 6 epochs; rate and batch are system 1's.
+    "densenet121": {
+        "model": "densenet121",
+        "dropout": 0.0,
+        "sample": {"batch_size": 16, "epochs": 4, "learning_rate": 1e-3, "ema_momentum": 0.9, "norm_patches": 64},
+        "full": {"batch_size": 192, "epochs": 6, "learning_rate": 1e-4, "weights": "imagenet", "predict_batch": 256},
+    },
+    # Ours: transfer that two cores can afford. Head first, then everything from the second epoch on.
+    "mobilenet": {
+        "model": "mobilenet",
+        "dropout": 0.2,
+        "learning_rate": 1e-3,
+        "sample": {"batch_size": 16, "epochs": 4, "ema_momentum": 0.9, "norm_patches": 64},
+        "full": {
+            "batch_size": 64,
+            "epochs": 4,
+            "unfreeze_epoch": 2,
+            "ema_momentum": 0.99,
+            "weights": "imagenet",
+            "norm_patches": 2048,
+        },
     },
     # A small residual network from scratch, for machines without a GPU: one-cycle rate to 3e-3, EMA 0.995 and label
     # smoothing 0.02, after airbench and the small PCam networks in the field.
@@ -143,6 +242,22 @@ def parse_settings(pairs: list[str]) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in (pair.split("=", 1) for pair in pairs)}
 
 
+def parse_copies(copies: str, classes: int) -> tuple[int, ...]:
+    """Turns the setting `copies` into one number a class.
+
+    Raises:
+        ValueError: when a number is not a whole one above 0, or there are neither one nor as many as classes.
+    """
+    parts = str(copies).split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(f"The setting copies takes whole numbers above 0, such as 6 or 20,6, and is {copies!r}.")
+    if len(parts) not in (1, classes) and classes > 1:
+        raise ValueError(
+            f"The setting copies gives {len(parts)} numbers for {classes} classes; give one a class, or one for all."
+        )
+    return tuple(int(part) for part in parts) * (classes if len(parts) == 1 else 1)
+
+
 def home() -> Path:
     """Returns the folder under which data, runs, assets and submissions are written.
 
@@ -173,7 +288,7 @@ def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_ranges(config: Config) -> None:
-    _check_choice("augmentation", config.augmentation, ("dihedral", "classic", "none"))
+    _check_choice("augmentation", config.augmentation, ("dihedral", "classic", "rotation", "none"))
     _check_choice("number of views", str(config.views), ("1", "8"))
     for key in ("batch_size", "epochs", "predict_batch", "norm_patches", "patience", "learning_rate", "clip_norm"):
         if not 0 < getattr(config, key) < float("inf"):
@@ -183,6 +298,12 @@ def _check_ranges(config: Config) -> None:
             raise ValueError(f"The setting {key} must lie in [0, 1) and is {getattr(config, key)}.")
     if not 0 < config.val_fraction + config.holdout_fraction < 1 or not config.val_fraction or not config.holdout_fraction:
         raise ValueError("val_fraction and holdout_fraction must both be above 0 and leave something for training.")
+    if config.size and not 16 <= config.size <= 4096:
+        raise ValueError(f"The setting size must be 0 or lie in 16-4096 pixels and is {config.size}.")
+    for key in ("epoch_steps", "unfreeze_epoch"):
+        if getattr(config, key) < 0:
+            raise ValueError(f"The setting {key} must be 0 or above and is {getattr(config, key)}.")
+    parse_copies(config.copies, 1)
     if not 0 <= config.shift <= 32:
         raise ValueError(f"The setting shift must lie in 0-32 pixels and is {config.shift}.")
     if not 0 <= config.seed < 2**31:

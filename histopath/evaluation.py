@@ -307,22 +307,27 @@ def mean_colour(images: np.ndarray, rows: np.ndarray, batch: int = 4096) -> np.n
 
 
 def mean_colour_baseline(images: np.ndarray, labels: np.ndarray, fit_rows: np.ndarray, score_rows: np.ndarray) -> np.ndarray:
-    """Probability of tumor from nothing but the mean colour of a patch: what any model has to beat.
+    """Probabilities from nothing but the mean colour of a patch: what any model has to beat.
 
     Args:
         images: uint8 (M, H, W, 3).
-        labels: 0 or 1 for every row of images, (M,); only `fit_rows` are looked at.
+        labels: class number for every row of images, (M,); only `fit_rows` are looked at.
         fit_rows: rows that the logistic regression of the standardised mean colour is fitted on (train).
         score_rows: rows to predict (N,).
 
     Returns:
-        float64 (N,), in [0, 1].
+        float64 in [0, 1]: of class 1 (N,) where there are two classes, else of each class (N, K).
 
     Raises:
-        ValueError: when the rows to fit hold one class only.
+        ValueError: when the rows to fit hold one class only, or one of several classes is missing among them.
     """
     fit_labels = np.asarray(labels)[fit_rows]
-    checked(fit_labels, np.zeros(len(fit_labels)))
+    count = max(2, int(fit_labels.max()) + 1)
+    present = np.unique(fit_labels)
+    if len(present) < count:
+        missing = sorted(set(range(count)) - set(present.tolist()))[0]
+        raise ValueError(f"class {missing} is missing among the patches to fit: give patches of every class.")
     model = make_pipeline(StandardScaler(), LogisticRegression())
     model.fit(mean_colour(images, fit_rows), fit_labels)
-    return model.predict_proba(mean_colour(images, score_rows))[:, 1]
+    p = model.predict_proba(mean_colour(images, score_rows))
+    return p[:, 1] if count == 2 else p

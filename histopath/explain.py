@@ -6,23 +6,24 @@ import numpy as np
 from histopath.backend import keras, ops
 
 
-def gradcam(network: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Grad-CAM (Selvaraju et al. 2017) of the tumour logit, on the last feature maps of every backbone.
+def gradcam(network: keras.Model, images: np.ndarray, class_number: int = -1) -> np.ndarray:
+    """Grad-CAM (Selvaraju et al. 2017) of the logit of one class, on the last feature maps of every backbone.
 
     The channels of the maps before each global pooling are weighted by the mean gradient of the logit, summed, cut at zero,
     enlarged to the patch and added over the backbones. Two 3×3 maps, as in system 1, have one cell a third of a patch.
 
     Args:
-        network: ends in global average pooling, any head, and one sigmoid unit.
+        network: ends in global average pooling, any head, and one sigmoid or softmax layer.
         images: uint8 (N, H, W, 3).
+        class_number: whose logit; the last by default, which is the tumour's where two classes are told apart.
 
     Returns:
-        float32 (N, H, W); 1 is the strongest place of each patch, 0 no evidence of tumour.
+        float32 (N, H, W); 1 is the strongest place of each patch, 0 no evidence of the class.
 
     Raises:
         ValueError: when the network has no global average pooling.
     """
-    maps, head = _split_network(network)
+    maps, head = _split_network(network, class_number)
     features = [ops.convert_to_numpy(tensor) for tensor in keras.tree.flatten(maps(images, training=False))]
     gradients = _gradients(head, features)
     heat = np.zeros(images.shape[:3], "float32")
@@ -34,7 +35,7 @@ def gradcam(network: keras.Model, images: np.ndarray) -> np.ndarray:
     return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12)
 
 
-def _split_network(network: keras.Model):
+def _split_network(network: keras.Model, class_number: int):
     """The network up to its feature maps, and a function from the feature maps to the sum of the logits."""
     pools = [layer for layer in network.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D)]
     if not pools:
@@ -43,7 +44,7 @@ def _split_network(network: keras.Model):
     head = keras.Model(tensors, last.input)
 
     def logits(features):
-        return ops.sum(ops.matmul(head(features, training=False), last.kernel) + last.bias)
+        return ops.sum((ops.matmul(head(features, training=False), last.kernel) + last.bias)[:, class_number])
 
     return keras.Model(network.input, tensors), logits
 

@@ -1,20 +1,33 @@
 """Charts: arrays and tables in, matplotlib Figures out, in the style of `style`.
 
 `export` writes a figure as PNG and returns the very same picture for a notebook to show. Pages of patches are drawn
-in `pages`.
+in `pages`, and what needs no data in `diagrams`.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.lines import Line2D
 
-from histopath.style import COLOURS, FAINT, GREY, INK, SPLIT_COLOURS, WIDTH, export, legend_above, new_figure, styled
+from histopath.diagrams import centre_shift, model_plot
+from histopath.style import (
+    COLOURS,
+    FAINT,
+    GREY,
+    INK,
+    LEGEND_ROW,
+    SPLIT_COLOURS,
+    WIDTH,
+    export,
+    legend_above,
+    legend_columns,
+    new_figure,
+    styled,
+)
 
 __all__ = [
     "calibration_plot",
@@ -33,6 +46,7 @@ __all__ = [
     "roc_curves",
     "split_bars",
     "stain_scatter",
+    "task_history",
     "validation_curves",
 ]
 
@@ -49,21 +63,22 @@ def class_balance(counts: pd.DataFrame) -> Figure:
     Args:
         counts: one row a part or split (the index), one column a class; a column `no label` is drawn grey.
     """
-    figure, axes = new_figure(1.15 + 0.5 * len(counts))
+    columns = legend_columns(counts.columns)
+    figure, axes = new_figure(1.15 + 0.5 * len(counts) + LEGEND_ROW * ((counts.shape[1] - 1) // columns))
     axes = axes[0, 0]
     left, total = np.zeros(len(counts)), counts.to_numpy().sum(axis=1).max()
     for number, name in enumerate(counts.columns):
         values = counts[name].to_numpy()
         axes.barh(counts.index.astype(str), values, left=left, height=0.62, label=name, color=_class_colour(number, name))
         for row, value in enumerate(values):
-            if value > 0.06 * total:
+            if value > max(0.06, 0.02 * len(f"{value:,}")) * total:
                 axes.text(left[row] + value / 2, row, f"{value:,}", ha="center", va="center", color="white", weight="bold")
         left += values
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("patches")
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    legend_above(axes)
+    legend_above(axes, columns)
     return figure
 
 
@@ -76,6 +91,7 @@ def colour_histograms(panels: Mapping[str, np.ndarray], labels: np.ndarray, clas
         labels: class number of each patch, (N,).
         class_names: name of each class.
     """
+    columns = legend_columns(class_names)
     figure, axes = new_figure(2.7, 1, len(panels), sharey=True)
     labels = np.asarray(labels)
     for panel, (title, values) in zip(axes[0], panels.items(), strict=True):
@@ -83,13 +99,14 @@ def colour_histograms(panels: Mapping[str, np.ndarray], labels: np.ndarray, clas
         for number, name in enumerate(class_names):
             chosen, colour = np.asarray(values)[labels == number], _class_colour(number, name)
             heights = np.histogram(chosen, bins)[0] / max(len(chosen), 1)
-            panel.stairs(heights, bins, fill=True, color=colour, alpha=0.28)
+            if len(class_names) <= 3:
+                panel.stairs(heights, bins, fill=True, color=colour, alpha=0.28)
             panel.stairs(heights, bins, color=colour, linewidth=1.8, label=name)
         panel.set_xlabel(title)
         panel.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
         panel.locator_params(axis="x", nbins=8 // len(panels) + 1)
     axes[0, 0].set_ylabel("share of the class")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=4, handlelength=1.4)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=columns, handlelength=1.4)
     return figure
 
 
@@ -163,45 +180,6 @@ def leak_chart(shares: Mapping[str, tuple[int, int]]) -> Figure:
     return figure
 
 
-@styled
-def centre_shift(ours: int = 4, classic: float = 0.3, size: int = 96, centre: int = 32) -> Figure:
-    """How much of the labelled centre is still in the centre after a shift: plain geometry of two squares.
-
-    Args:
-        ours: largest shift of this project, in pixels.
-        classic: largest shift of system 1, as a share of the patch's side.
-        size: side of a patch, in pixels.
-        centre: side of the labelled square, in pixels.
-    """
-    figure, axes = new_figure(3.5)
-    axes = axes[0, 0]
-    shifts = np.arange(0, centre + 5)
-    kept = np.clip(1 - shifts / centre, 0, 1)
-    axes.plot(shifts, kept, color=COLOURS[0], label="along one side")
-    axes.plot(shifts, kept**2, color=COLOURS[3], label="along both sides")
-    for shift, name in ((ours, f"ours: at most {ours} px"), (classic * size, f"classic: up to {classic:.0%}")):
-        left = max(0.0, 1 - shift / centre)
-        axes.axvline(shift, color=GREY, linestyle=":", linewidth=1.6)
-        axes.scatter([shift, shift], [left, left**2], color=[COLOURS[0], COLOURS[3]], zorder=3, s=46)
-        side = "left" if shift < centre / 2 else "right"
-        axes.annotate(
-            f"{name}\n{left:.0%} and {left**2:.0%} left",
-            (shift, 1.19),
-            (6 if side == "left" else -6, 0),
-            textcoords="offset points",
-            ha=side,
-            va="top",
-            size=10.5,
-        )
-    axes.set_xlabel("shift (pixels)")
-    axes.set_ylabel("labelled centre left")
-    axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
-    axes.set_ylim(-0.02, 1.2)
-    axes.set_yticks(np.linspace(0, 1, 6))
-    legend_above(axes)
-    return figure
-
-
 def _curve(axes: Axes, history: pd.DataFrame, column: str, name: str, colour: str) -> None:
     """One line of a training history, with a dot an epoch while there are few."""
     few = len(history) <= 30
@@ -268,19 +246,50 @@ def rate_curve(history: pd.DataFrame) -> Figure:
 
 
 @styled
+def task_history(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """Several trainings side by side: loss, accuracy and AUC of val, one colour a training, train dashed and val solid.
+
+    Args:
+        histories: name of the training → columns `epoch`, `loss`, `val_loss`, `accuracy`, `val_accuracy`, `val_auc`;
+            a column that is missing is not drawn.
+    """
+    columns = legend_columns([*histories, "train", "val"])
+    figure, axes = new_figure(2.9 + LEGEND_ROW * ((len(histories) + 1) // columns), 1, 3)
+    panels = {"loss": ("loss", "val_loss"), "accuracy": ("accuracy", "val_accuracy"), "AUC of val": ("val_auc",)}
+    for panel, (title, kinds) in zip(axes[0], panels.items(), strict=True):
+        for number, history in enumerate(histories.values()):
+            style = {"color": COLOURS[number % len(COLOURS)], "linewidth": 1.8, "markersize": 3.5}
+            for kind in history.columns.intersection(kinds):
+                line, dot = "-" if kind.startswith("val_") else "--", "o" if len(history) <= 12 else None
+                panel.plot(history["epoch"], history[kind], linestyle=line, marker=dot, **style)
+        panel.set_title(title)
+        panel.set_xlabel("epoch")
+        panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, nbins=5))
+    names = [Line2D([], [], color=COLOURS[number % len(COLOURS)], label=name) for number, name in enumerate(histories)]
+    kinds = [Line2D([], [], color=GREY, linestyle=line, label=name) for name, line in (("train", "--"), ("val", "-"))]
+    figure.legend(handles=names + kinds, loc="outside upper left", ncols=columns, handlelength=1.8)
+    return figure
+
+
+@styled
 def split_bars(counts: pd.DataFrame) -> Figure:
-    """Size of each split, one panel a column.
+    """Size of each split, one panel a column; more than four, such as classes, stand three a row on one scale.
 
     Args:
         counts: one row a split (the index), columns such as `patches` and `slides`.
     """
-    figure, axes = new_figure(1.0 + 0.42 * len(counts), 1, counts.shape[1], sharey=True)
+    many, limits = counts.shape[1] > 4, counts.max() * 1.2
+    columns = 3 if many else counts.shape[1]
+    rows = -(-counts.shape[1] // columns)
+    figure, axes = new_figure(rows * (0.6 + 0.34 * len(counts)) if many else 1.0 + 0.42 * len(counts), rows, columns, sharey=True)
     names = counts.index.astype(str)
-    for panel, column in zip(axes[0], counts.columns, strict=True):
+    for panel in axes.flat[counts.shape[1] :]:
+        panel.set_axis_off()
+    for panel, column in zip(axes.flat, counts.columns, strict=False):
         bars = panel.barh(names, counts[column], height=0.62, color=[SPLIT_COLOURS.get(name, GREY) for name in names])
         panel.bar_label(bars, fmt="{:,.0f}", padding=4)
         panel.set_title(column)
-        panel.set_xlim(0, counts[column].max() * 1.2)
+        panel.set_xlim(0, limits.max() if many else limits[column])
         panel.set_xticks([])
         panel.grid(visible=False)
         panel.spines["bottom"].set_visible(False)
@@ -293,27 +302,47 @@ def roc_curves(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     band: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
 ) -> Figure:
-    """ROC curves, the first with the band of its bootstrap (`roc.png`).
+    """ROC curves, the first with the band of its bootstrap (`roc.png`); more than three stand beside their legend.
 
     Args:
         curves: legend text, such as `AUC 0.97 (0.96-0.98), 3,000 patches` → (false positive rates, true positive
             rates).
         band: grid of false positive rates, lower and upper true positive rate of the first curve, or None.
     """
+    if len(curves) > 3:
+        return _many_rocs(curves, band)
     figure, axes = new_figure(5.6, width=5.2)
-    axes = axes[0, 0]
+    colours = (COLOURS[1], COLOURS[0], COLOURS[2])
+    for number, line in enumerate(_roc_panel(axes[0, 0], curves, band, colours)):
+        line.set(linestyle="-" if number == 0 else "--", zorder=4 - number / 10)
+    legend_above(axes[0, 0], columns=1)
+    return figure
+
+
+def _many_rocs(curves: Mapping, band: tuple | None) -> Figure:
+    """More than three ROC curves in the colours of the classes; their legend is under the diagonal, or above where it is wide."""
+    wide = max(map(len, curves)) > 34
+    figure, axes = new_figure(5.0 + 0.19 * len(curves) * wide, width=5.2)
+    for number, line in enumerate(_roc_panel(axes[0, 0], curves, band, COLOURS)):
+        line.set(linewidth=1.8, linestyle="-" if number < 5 else (0, (3, 1)))
+    place = {"loc": "lower left", "bbox_to_anchor": (-0.12, 1.0)} if wide else {"loc": "lower right", "borderaxespad": 0.1}
+    legend = axes[0, 0].legend(**place, fontsize=9 if wide else 9.5, labelspacing=0.35, handlelength=1.8, frameon=True)
+    legend.get_frame().set(facecolor="white", edgecolor="none", alpha=0.8)
+    return figure
+
+
+def _roc_panel(axes: Axes, curves: Mapping, band: tuple | None, colours: Sequence[str]) -> list[Line2D]:
+    """Draw the diagonal, the band in the first colour and the curves, and return the lines of the curves."""
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle=":")
-    colours = (COLOURS[1], COLOURS[0], COLOURS[2], COLOURS[3])
     if band is not None:
         axes.fill_between(*band, color=colours[0], alpha=0.16, linewidth=0, label="95 % bootstrap band")
-    for number, (name, (false, true)) in enumerate(curves.items()):
-        style = {"linestyle": "-" if number == 0 else "--", "zorder": 4 - number / 10}
-        axes.plot(false, true, color=colours[number % 4], label=name, **style)
     axes.set_xlabel("false positive rate (1 - specificity)")
     axes.set_ylabel("true positive rate (sensitivity)")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    legend_above(axes, columns=1)
-    return figure
+    return [
+        axes.plot(*rates, color=colours[number % len(colours)], label=name)[0]
+        for number, (name, rates) in enumerate(curves.items())
+    ]
 
 
 @styled
@@ -367,24 +396,40 @@ def confusion_plot(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) 
         matrix: counts (K, K), rows the truth, columns the prediction.
         class_names: name of each class.
     """
-    matrix = np.asarray(matrix)
+    matrix, count = np.asarray(matrix), len(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    figure, axes = new_figure(0.9 + 1.15 * len(matrix), width=1.7 + 1.5 * len(matrix))
+    height, width = (0.9 + 1.15 * count, 1.7 + 1.5 * count) if count <= 3 else (0.9 + min(0.75 * count, 4.7), WIDTH)
+    figure, axes = new_figure(height, width=width)
     axes = axes[0, 0]
     tones = matplotlib.colors.LinearSegmentedColormap.from_list("blues", ["#f3f7f9", COLOURS[0]])
-    axes.pcolormesh(shares, cmap=tones, vmin=0, vmax=1, edgecolors="white", linewidth=4)
-    for (row, column), count in np.ndenumerate(matrix):
-        colour, share = "white" if shares[row, column] > 0.55 else INK, shares[row, column]
-        axes.text(column + 0.5, row + 0.44, f"{count:,}", ha="center", va="center", color=colour, size=17, weight="bold")
-        axes.text(column + 0.5, row + 0.7, f"{share:.0%}", ha="center", va="center", color=colour, size=11)
-    ticks = np.arange(len(matrix)) + 0.5
-    axes.set_xticks(ticks, class_names)
-    axes.set_yticks(ticks, class_names, rotation=90, va="center")
+    axes.pcolormesh(shares, cmap=tones, vmin=0, vmax=1, edgecolors="white", linewidth=4 if count <= 3 else 2)
+    _write_counts(axes, matrix, shares)
+    axes.set_xticks(np.arange(count) + 0.5, class_names)
+    axes.set_yticks(np.arange(count) + 0.5, class_names, rotation=90 if count <= 3 else 0, va="center")
+    longest = 0.09 * max(map(len, class_names))  # inches
+    if count > 3 and longest > (WIDTH - longest - 0.5) / count:
+        axes.tick_params(axis="x", rotation=35)
+        for name in axes.get_xticklabels():
+            name.set(ha="right", rotation_mode="anchor")
     axes.set(xlabel="predicted", ylabel="truth")
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     return figure
+
+
+def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ndarray) -> None:
+    """The count of each cell and its share of the row; smaller beyond three classes, and faint where there is nothing."""
+    many, digits = len(matrix) > 3, len(f"{matrix.max():,}")
+    (size, small), (above, below) = ((min(14, 54 / digits), 9), (0.4, 0.74)) if many else ((17, 11), (0.44, 0.7))
+    for (row, column), count in np.ndenumerate(matrix):
+        share, style = shares[row, column], {"ha": "center", "va": "center"}
+        if many and not count:
+            axes.text(column + 0.5, row + 0.5, "0", color=GREY, size=small, **style)
+            continue
+        style["color"] = "white" if share > 0.55 else INK
+        axes.text(column + 0.5, row + above, f"{count:,}", size=size, weight="bold", **style)
+        axes.text(column + 0.5, row + below, f"{share:.0%}", size=small, **style)
 
 
 @styled
@@ -439,52 +484,4 @@ def interval_dots(scores: Mapping[str, tuple[float, float, float]], label: str =
     axes.set_ylim(len(scores) - 0.5, -0.75)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(label)
-    return figure
-
-
-def _box(axes: Axes, x: float, y: float, width: float, box: tuple[str, str], colour: str) -> None:
-    """One box of the block diagram, centred at x, y, with a title and a subtitle."""
-    outline = FancyBboxPatch(
-        (x - width / 2, y - 0.29),
-        width,
-        0.58,
-        boxstyle="round,pad=0,rounding_size=0.09",
-        facecolor=matplotlib.colors.to_rgba(colour, 0.12),
-        edgecolor=colour,
-        linewidth=1.6,
-    )
-    axes.add_patch(outline)
-    axes.text(x, y + 0.11, box[0], ha="center", va="center", size=11, weight="bold")
-    axes.text(x, y - 0.13, box[1], ha="center", va="center", size=9.5, color="#50565f")
-
-
-@styled
-def model_plot(rows: Sequence[Sequence[tuple[str, str]]]) -> Figure:
-    """Block diagram of a network, from the input at the top to the output at the bottom (`model_plot.png`).
-
-    Args:
-        rows: rows of boxes, each a title and a subtitle. Rows of equal length are joined box by box, others every
-            box with every box.
-    """
-    figure = Figure(figsize=(WIDTH, 0.86 * len(rows) + 0.1))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, WIDTH), ylim=(-0.86 * (len(rows) - 1) - 0.48, 0.48))
-    axes.axis("off")
-    places = []
-    for number, row in enumerate(rows):
-        width = min(3.2, (WIDTH - 0.3) / len(row) - 0.2)
-        step = width + (0.5 if len(row) == 2 else 0.2)
-        xs = [WIDTH / 2 + step * (column - (len(row) - 1) / 2) for column in range(len(row))]
-        for column, (x, box) in enumerate(zip(xs, row, strict=True)):
-            _box(axes, x, -0.86 * number, width, box, GREY if len(row) == 1 else COLOURS[column % len(COLOURS)])
-        places.append(xs)
-    for number, (upper, lower) in enumerate(pairwise(places)):
-        pairs = zip(upper, lower, strict=True) if len(upper) == len(lower) else [(a, b) for a in upper for b in lower]
-        for start, end in pairs:
-            axes.annotate(
-                "",
-                (end, -0.86 * (number + 1) + 0.3),
-                (start, -0.86 * number - 0.3),
-                arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 1.3, "shrinkA": 0, "shrinkB": 0},
-            )
     return figure

@@ -1,4 +1,4 @@
-"""Probabilities of patches, in batches of one size. In: a network, uint8 patches and row numbers. Out: float32 (N,)."""
+"""Probabilities of patches, in batches of one size. In: a network, uint8 patches and row numbers. Out: float32 arrays."""
 
 from collections.abc import Callable, Iterator
 
@@ -24,12 +24,24 @@ def predict(
     batch_size: int = 64,
     progress: bool = False,
 ) -> np.ndarray:
-    """Predicts the probability of tumour, averaged over views.
+    """Predicts what the first, or only, output of a network tells apart; see `predict_heads`."""
+    return predict_heads(network, images, rows, views, batch_size, progress)[0]
+
+
+def predict_heads(
+    network: keras.Model,
+    images: np.ndarray,
+    rows: np.ndarray | None = None,
+    views: int = 8,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> list[np.ndarray]:
+    """Predicts probabilities, averaged over views.
 
     Every step has the same shape (the last batch is filled up), so nothing is compiled twice; memory holds one batch.
 
     Args:
-        network: uint8 patches (N, H, W, 3) → probabilities (N, 1).
+        network: uint8 patches (N, H, W, 3) → probabilities (N, 1) or (N, K), one output or several.
         images: uint8 patches in 0-255, memory-mapped or not.
         rows: which of them, in the order of the answer; None for all.
         views: 8 for all flips and quarter turns, 1 for the patch as it is.
@@ -37,7 +49,8 @@ def predict(
         progress: show a progress bar.
 
     Returns:
-        float32 (len(rows),) in [0, 1].
+        For each output float32 in [0, 1]: of class 1, (len(rows),), where it tells two classes apart, by a sigmoid or a
+        softmax; of each class, (len(rows), K), where there are more.
 
     Raises:
         ValueError: when the patches have another size than the network takes, or views is neither 1 nor 8.
@@ -47,16 +60,17 @@ def predict(
         raise ValueError(f"A patch has 8 views or 1, not {views}; give --views 8 or --views 1.")
     check_size(network, images)
     step = prediction_step(network)
-    answer = np.empty(len(rows), "float32")
+    answers = [np.empty((len(rows), output.shape[1]), "float32") for output in network.outputs]
     with progress_bar("predicting", len(rows), 0, progress) as bar:
         for start in range(0, len(rows), batch_size):
             part = rows[start : start + batch_size]
             batch = images[np.resize(part, min(batch_size, len(rows)))]
             chosen = eight_views(batch) if views == 8 else [batch]
-            mean = np.mean([step(view) for view in chosen], axis=0)
-            answer[start : start + batch_size] = mean[: len(part), 0]
+            outputs = zip(*(keras.tree.flatten(step(view)) for view in chosen), strict=True)
+            for answer, of_views in zip(answers, outputs, strict=True):
+                answer[start : start + batch_size] = np.mean(of_views, axis=0)[: len(part)]
             bar.update(len(part))
-    return answer
+    return [answer[:, -1] if answer.shape[1] <= 2 else answer for answer in answers]
 
 
 def prediction_step(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,135 +1,185 @@
-"""Registry of networks: name → builder. In: raw uint8 patches. Out: the probability of tumour; input scaling is in the graph."""
+"""Registry of networks: name → builder. In: raw uint8 patches. Out: probabilities; input scaling is in the graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+from histopath.backbones import BACKBONES, load_weights, pooled_features, scaled
 from histopath.backend import keras
 
-KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications/"
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A `keras.applications` network without its top, and the ImageNet file that Keras publishes for it.
-
-    Attributes:
-        build: the builder in `keras.applications`.
-        url: where the file is published; its last part is the name under which a local folder may hold it.
-        file: its name in Keras's own cache (`~/.keras/models`), which a local folder may use as well.
-        md5: checksum of the file, as in `keras.applications`.
-    """
-
-    build: Callable
-    url: str
-    file: str
-    md5: str
+TUMOUR = {"probability": 2}  # one head that tells two classes apart
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One network of the registry: its builder, where it comes from, and its input size in pixels."""
+    """One network of the registry.
+
+    Attributes:
+        builder: (size, heads, dropout, frozen) → network.
+        system: which published system it is of.
+        size: side of its input as published, in pixels; it is built for any other as well.
+        backbones: keys of `backbones.BACKBONES`.
+        scaling: a key of `backbones.SCALINGS`, of a network without backbones.
+        dropout: as published.
+        frozen: whether its backbones keep their ImageNet weights, as published.
+    """
 
     builder: Callable
     system: str
-    input_shape: tuple[int, int, int]
-    scaling: str
+    size: int = 96
     backbones: tuple[str, ...] = ()
+    scaling: str = "[-1, 1]"
+    dropout: float = 0.5
+    frozen: bool = False
 
 
-BACKBONES = {
-    "xception": Backbone(
-        keras.applications.Xception,
-        KERAS_FILES + "xception/xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "b0042744bf5b25fce3cb969f33bebb97",
-    ),
-    "nasnet_mobile": Backbone(
-        keras.applications.NASNetMobile,
-        KERAS_FILES + "nasnet/NASNet-mobile-no-top.h5",
-        "nasnet_mobile_no_top.h5",
-        "1ed92395b5b598bdda52abe5c0dbfd63",
-    ),
-}
-
-
-def xception_nasnet(dropout: float = 0.5) -> keras.Model:
+def xception_nasnet(size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -> keras.Model:
     """System 1: Xception and NASNetMobile side by side, pooled, concatenated, dropout, one sigmoid.
 
     Chollet 2017 (arXiv:1610.02357), Zoph et al. 2018 (arXiv:1707.07012). 25,134,301 parameters, 25,043,035 trainable.
     """
-    inputs = keras.Input((96, 96, 3), dtype="uint8", name="patch")
-    pooled = [_features(inputs, name) for name in REGISTRY["xception_nasnet"].backbones]
-    features = keras.layers.Concatenate(name="concatenate")(pooled)
-    features = keras.layers.Dropout(dropout, name="dropout")(features)
-    return keras.Model(inputs, _probability(features), name="xception_nasnet")
+    return _side_by_side("xception_nasnet", size, heads, dropout, frozen)
 
 
-def compact(dropout: float = 0.0) -> keras.Model:
+def xception_mobilenetv2(size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -> keras.Model:
+    """System 4: Xception and MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381) as system 1 joins its two."""
+    return _side_by_side("xception_mobilenetv2", size, heads, dropout, frozen)
+
+
+def densenet121(size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -> keras.Model:
+    """System 5: DenseNet-121 (Huang et al. 2017, arXiv:1608.06993), pooled, softmax of two."""
+    inputs = _pixels(size)
+    features = _dropped(pooled_features(inputs, "densenet121", frozen), dropout)
+    return keras.Model(inputs, _answers(features, heads, softmax=True), name="densenet121")
+
+
+def inceptionv3(size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -> keras.Model:
+    """System 3: InceptionV3 (Szegedy et al. 2016, arXiv:1512.00567), pooled, dense 256 ReLU, dropout, softmax.
+
+    Its logits stand behind a softmax here, so that probabilities come out. Nine classes at 256×256: 22,329,641
+    parameters, 526,857 trainable; two: 22,327,842 and 525,058.
+    """
+    inputs = _pixels(size)
+    features = keras.layers.Dense(256, activation="relu", name="dense")(pooled_features(inputs, "inception_v3", frozen))
+    return keras.Model(inputs, _answers(_dropped(features, dropout), heads, softmax=True), name="inceptionv3")
+
+
+def resnet50v2(size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -> keras.Model:
+    """System 2, second network: ResNet50V2 (He et al. 2016, arXiv:1603.05027), pooled, dense 60, 50, 50, one sigmoid.
+
+    The published text gives no activation of the dense layers; ReLU here, after the normalisation where there is one.
+    """
+    inputs = _pixels(size)
+    x = keras.layers.Dense(60, activation="relu", name="dense_1")(pooled_features(inputs, "resnet50_v2", frozen))
+    x = _dropped(x, dropout)
+    for number in (2, 3):
+        x = keras.layers.Dense(50, name=f"dense_{number}")(x)
+        x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm_{number}")(x)
+        x = keras.layers.Activation("relu", name=f"relu_{number}")(x)
+    return keras.Model(inputs, _answers(x, heads), name="resnet50v2")
+
+
+def simple_cnn(size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -> keras.Model:
+    """System 2, first network: five convolutions, three dense layers, valid padding, ReLU, one sigmoid, at 224×224.
+
+    Patches of another size are resized in the graph, since what follows the convolutions is flattened.
+    """
+    inputs = _pixels(size)
+    x = scaled(inputs, "[0, 1]")
+    x = x if size == 224 else keras.layers.Resizing(224, 224, name="resizing")(x)
+    layers = ((9, 11, 4, True), (25, 2, 1, True), (38, 3, 1, False), (38, 3, 1, False), (25, 3, 1, True))
+    for number, (width, side, strides, pooled) in enumerate(layers, start=1):
+        x = keras.layers.Conv2D(width, side, strides=strides, activation="relu", name=f"convolution_{number}")(x)
+        x = keras.layers.MaxPooling2D(name=f"pool_{number}")(x) if pooled else x
+    x = keras.layers.Flatten(name="flatten")(x)
+    for number, width in enumerate((40, 40, 10), start=1):
+        x = keras.layers.Dense(width, activation="relu", name=f"dense_{number}")(x)
+        x = _dropped(x, dropout, f"dropout_{number}")
+    return keras.Model(inputs, _answers(x, heads), name="simple_cnn")
+
+
+def mobilenet(size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -> keras.Model:
+    """MobileNet of width 0.75 (Howard et al. 2017, arXiv:1704.04861), pooled, dropout, one sigmoid."""
+    inputs = _pixels(size)
+    features = _dropped(pooled_features(inputs, "mobilenet", frozen), dropout)
+    return keras.Model(inputs, _answers(features, heads), name="mobilenet")
+
+
+def compact(size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -> keras.Model:
     """A small residual network for training from scratch: 3×3 convolutions 32-64-128-256 with stride 2, GELU.
 
     One residual pair a stage (He et al. 2016, arXiv:1512.03385), average pooling, one sigmoid; about 1.9 million parameters.
     """
-    inputs = keras.Input((96, 96, 3), dtype="uint8", name="patch")
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scaling")(inputs)
+    inputs = _pixels(size)
+    x = scaled(inputs, "[-1, 1]")
     for width in (32, 64, 128, 256):
         x = _convolution(x, width, strides=2)
         branch = _convolution(_convolution(x, width), width)
         x = keras.layers.Add()([x, branch])
-    features = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    features = keras.layers.Dropout(dropout, name="dropout")(features)
-    return keras.Model(inputs, _probability(features), name="compact")
+    features = _dropped(keras.layers.GlobalAveragePooling2D(name="pool")(x), dropout)
+    return keras.Model(inputs, _answers(features, heads), name="compact")
 
 
 REGISTRY = {
-    "xception_nasnet": Entry(xception_nasnet, "1", (96, 96, 3), "[-1, 1] each", ("xception", "nasnet_mobile")),
-    "compact": Entry(compact, "ours", (96, 96, 3), "[-1, 1]"),
+    "xception_nasnet": Entry(xception_nasnet, "1", backbones=("xception", "nasnet_mobile")),
+    "simple_cnn": Entry(simple_cnn, "2, first", 224, scaling="[0, 1]", dropout=0.4),
+    "resnet50v2": Entry(resnet50v2, "2, second", 512, ("resnet50_v2",), dropout=0.2, frozen=True),
+    "inceptionv3": Entry(inceptionv3, "3", 256, ("inception_v3",), dropout=0.2, frozen=True),
+    "xception_mobilenetv2": Entry(xception_mobilenetv2, "4", backbones=("xception", "mobilenet_v2")),
+    "densenet121": Entry(densenet121, "5", backbones=("densenet121",), dropout=0.0),
+    "mobilenet": Entry(mobilenet, "ours", backbones=("mobilenet",), dropout=0.2),
+    "compact": Entry(compact, "ours", dropout=0.0),
 }
 
 
-def build_model(name: str, weights: str = "none", dropout: float | None = None) -> keras.Model:
+def build_model(
+    name: str,
+    weights: str = "none",
+    dropout: float | None = None,
+    size: int | None = None,
+    heads: Mapping[str, int] = TUMOUR,
+    frozen: bool | None = None,
+) -> keras.Model:
     """Builds a network of the registry and gives it its weights.
 
     Args:
         name: a key of `REGISTRY`.
-        weights: `none` (random), `imagenet` (downloaded by Keras, or from its cache), the path of a saved network or
-            weight file of the whole network (`.keras`, `.weights.h5`), or of a folder with the backbones' ImageNet files.
-        dropout: share of features dropped before the last layer; None for the published value.
+        weights: `none` (random) or what `backbones.load_weights` takes.
+        dropout: share of features dropped; None for the published value.
+        size: side of the patches, in pixels; None for the published one.
+        heads: name of each output → its number of classes.
+        frozen: whether the backbones keep their weights; None for as published.
 
     Returns:
-        A functional model: uint8 `(N, 96, 96, 3)` in 0-255 → float32 probability of tumour `(N, 1)`.
+        A functional model: uint8 `(N, size, size, 3)` in 0-255 → float32 probabilities, one output a head: of class 1,
+        `(N, 1)`, from a sigmoid, or of each class, `(N, K)`, from a softmax.
 
     Raises:
-        ValueError: when the name is unknown or a weight file does not fit the network.
+        ValueError: when the name is unknown, the size too small, or a weight file does not fit the network.
         FileNotFoundError: when weights cannot be found or fetched; the text names the file and the option.
     """
     if name not in REGISTRY:
         raise ValueError(f"There is no model {name!r}; the registry has {', '.join(REGISTRY)}.")
     entry = REGISTRY[name]
-    network = entry.builder() if dropout is None else entry.builder(dropout=dropout)
-    if weights == "imagenet":
-        for backbone in _backbones_of(entry, name):
-            _load(network.get_layer(backbone), _imagenet_file(backbone))
-    elif weights != "none":
-        _load_local(network, entry, Path(weights).expanduser())
+    try:
+        network = entry.builder(
+            size or entry.size,
+            heads,
+            entry.dropout if dropout is None else dropout,
+            entry.frozen if frozen is None else frozen,
+        )
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{name} cannot be built for patches of {size} px ({reason}); choose another --set size.") from None
+    if weights != "none":
+        load_weights(network, entry.backbones, weights)
     return network
 
 
-def read_model(path: Path) -> keras.Model:
-    """Loads a saved network in safe mode, for prediction.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when the file is not a complete `.keras` network.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no saved network {path}; name an existing one, or train a run first.")
-    try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not a complete saved network ({_first_line(error)}); delete its run and train it again."
-        ) from None
+def freeze_backbones(network: keras.Model, frozen: bool) -> None:
+    """Freezes or frees the backbones of a network: their weights and their batch-normalisation statistics."""
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            layer.trainable = not frozen
 
 
 def describe_registry() -> str:
@@ -137,28 +187,23 @@ def describe_registry() -> str:
     header = ("name", "system", "input", "parameters", "trainable", "scaling")
     lines = [header]
     for name, entry in REGISTRY.items():
-        counts = _counts(build_model(name))
-        size = "×".join(map(str, entry.input_shape))
-        lines.append((name, entry.system, size, f"{counts['parameters']:,}", f"{counts['trainable']:,}", entry.scaling))
+        counts = count_parameters(build_model(name))
+        scaling = ", ".join(dict.fromkeys(BACKBONES[backbone].scaling for backbone in entry.backbones)) or entry.scaling
+        size = f"{entry.size}×{entry.size}×3"
+        lines.append((name, entry.system, size, f"{counts['parameters']:,}", f"{counts['trainable']:,}", scaling))
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-
-
-def norm_layers(network: keras.Model) -> list[keras.layers.Layer]:
-    """Returns all trainable batch-normalisation layers of a network, those inside its backbones included."""
-    nested = [layer for layer in network.layers if isinstance(layer, keras.Model)]
-    own = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
-    return own + [layer for model in nested for layer in norm_layers(model)]
 
 
 def parameter_table(network: keras.Model) -> list[dict[str, object]]:
     """Returns one row a top-level layer with parameters, then the total: layer, output shape, parameters, trainable."""
     rows = [
-        {"layer": layer.name, "output": _shape(layer.output.shape), **_counts(layer)}
+        {"layer": layer.name, "output": _shape(layer.output.shape), **count_parameters(layer)}
         for layer in network.layers
         if layer.count_params()
     ]
-    return [*rows, {"layer": "total", "output": _shape(network.output.shape), **_counts(network)}]
+    output = ", ".join(_shape(tensor.shape) for tensor in network.outputs)
+    return [*rows, {"layer": "total", "output": output, **count_parameters(network)}]
 
 
 def plot_rows(network: keras.Model) -> list[list[tuple[str, str]]]:
@@ -180,7 +225,8 @@ def _inputs_of(config) -> list[str]:
     return [name for part in config for name in _inputs_of(part)] if isinstance(config, (list, tuple)) else []
 
 
-def _counts(layer) -> dict[str, int]:
+def count_parameters(layer: keras.layers.Layer) -> dict[str, int]:
+    """Returns the `parameters` of a layer or network and how many of them are `trainable`."""
     trainable = sum(int(keras.ops.size(weight)) for weight in layer.trainable_weights)
     return {"parameters": layer.count_params(), "trainable": trainable}
 
@@ -189,11 +235,20 @@ def _shape(shape) -> str:
     return "×".join(str(size) for size in shape[1:])
 
 
-def _features(inputs, backbone: str):
-    """Pooled features of one backbone behind its own input scaling; both of system 1's were trained on [-1, 1]."""
-    network = BACKBONES[backbone].build(include_top=False, weights=None, input_shape=tuple(inputs.shape[1:]), name=backbone)
-    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name=f"{backbone}_scaling")(inputs)
-    return keras.layers.GlobalAveragePooling2D(name=f"{backbone}_pool")(network(scaled))
+def _pixels(size: int):
+    return keras.Input((size, size, 3), dtype="uint8", name="patch")
+
+
+def _dropped(features, dropout: float, name: str = "dropout"):
+    return keras.layers.Dropout(dropout, name=name)(features)
+
+
+def _side_by_side(name: str, size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -> keras.Model:
+    """The backbones of an entry, each behind its own scaling, pooled and concatenated."""
+    inputs = _pixels(size)
+    pooled = [pooled_features(inputs, backbone, frozen) for backbone in REGISTRY[name].backbones]
+    features = _dropped(keras.layers.Concatenate(name="concatenate")(pooled), dropout)
+    return keras.Model(inputs, _answers(features, heads), name=name)
 
 
 def _convolution(x, width: int, strides: int = 1):
@@ -202,53 +257,12 @@ def _convolution(x, width: int, strides: int = 1):
     return keras.layers.Activation("gelu")(x)
 
 
-def _probability(features):
-    return keras.layers.Dense(1, activation="sigmoid", dtype="float32", name="probability")(features)
-
-
-def _backbones_of(entry: Entry, name: str) -> tuple[str, ...]:
-    if not entry.backbones:
-        raise ValueError(f"{name} has no ImageNet weights; train it with weights=none.")
-    return entry.backbones
-
-
-def _imagenet_file(backbone: str) -> Path:
-    """Keras's own download and cache of one backbone's ImageNet file."""
-    source = BACKBONES[backbone]
-    try:
-        return Path(keras.utils.get_file(source.file, source.url, cache_subdir="models", file_hash=source.md5))
-    except Exception as error:
-        raise FileNotFoundError(
-            f"The ImageNet weights of {backbone} could not be fetched ({_first_line(error)}); fetch {source.url} "
-            f"elsewhere and name its folder with --set weights=FOLDER (make run WEIGHTS=FOLDER), or train with weights=none."
-        ) from None
-
-
-def _load_local(network: keras.Model, entry: Entry, path: Path) -> None:
-    if path.is_dir() and entry.backbones:
-        for backbone in entry.backbones:
-            published, cached = (path / name for name in (BACKBONES[backbone].url.split("/")[-1], BACKBONES[backbone].file))
-            _load(network.get_layer(backbone), cached if cached.is_file() else published)
-    elif path.suffix == ".keras":
-        try:
-            network.set_weights(read_model(path).get_weights())
-        except ValueError as error:
-            raise ValueError(
-                f"{path} does not hold weights of {network.name} ({_first_line(error)}); name another file."
-            ) from None
-    else:
-        _load(network, path)
-
-
-def _load(network: keras.Model, path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no weight file {path}; name an existing one with --set weights=, or use weights=none.")
-    try:
-        network.load_weights(path)
-    except Exception as error:
-        reason = _first_line(error)
-        raise ValueError(f"{path} does not hold weights of {network.name} ({reason}); give the file of that network.") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _answers(features, heads: Mapping[str, int], softmax: bool = False):
+    """One output a head: a sigmoid for two classes unless softmax is asked for, a softmax for more; float32 always."""
+    answers = [
+        keras.layers.Dense(1, activation="sigmoid", dtype="float32", name=name)(features)
+        if count == 2 and not softmax
+        else keras.layers.Dense(count, activation="softmax", dtype="float32", name=name)(features)
+        for name, count in heads.items()
+    ]
+    return answers[0] if len(answers) == 1 else answers

@@ -11,11 +11,23 @@ import papermill
 from histopath.progress import say
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+PCAM = ("01_explore", "02_augment", "03_train", "04_evaluate", "05_submit")  # the story that `make run` tells
+STORY_OF = {"07_gastric": "gastric", "08_organs": "organs"}  # the others are told on PCam's patches
 
 
-def list_notebooks() -> list[Path]:
-    """Returns the project's notebooks in the order in which they run."""
-    return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+def list_notebooks(only: list[str] | None = None) -> list[Path]:
+    """Returns the project's notebooks in the order in which they run.
+
+    Args:
+        only: names of those that are wanted, such as `01_explore`; None for all.
+
+    Raises:
+        ValueError: when there is no notebook of such a name.
+    """
+    found = {path.stem: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))}
+    if not set(only or ()) <= set(found):
+        raise ValueError(f"There is no notebook for one of {', '.join(only)}; the notebooks are {', '.join(found)}.")
+    return [path for name, path in found.items() if only is None or name in only]
 
 
 def run_notebooks(
@@ -36,11 +48,8 @@ def run_notebooks(
         ValueError: when there is no such notebook, or a cell fails; the text names the notebook, the cell and the error.
     """
     given = {key: value for key, value in parameters.items() if value is not None}
+    written, sources = [], list_notebooks(only)
     target.mkdir(parents=True, exist_ok=True)
-    written, sources = [], [path for path in list_notebooks() if only is None or path.stem in only]
-    if only and len(sources) < len(set(only)):
-        names = ", ".join(path.stem for path in list_notebooks())
-        raise ValueError(f"There is no notebook for one of {', '.join(only)}; the notebooks are {names}.")
     for number, source in enumerate(sources, start=1):
         log(f"[{number}/{len(sources)}] {source.stem}")
         started = time.perf_counter()

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from histopath import pcam
-from histopath.decoding import decode_rgb
+from histopath.decoding import read_image, resize
 from histopath.files import write_text
 from histopath.progress import progress_bar
 from histopath.sources import Source
@@ -34,12 +34,16 @@ NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be written where: the source, the folder, the array's shape (N, H, W, 3), patches in a chunk."""
+    """What is to be written where: the source, the folder, the array's shape (N, H, W, 3), patches in a chunk.
+
+    `size` is the side in pixels to which every patch is resized; None when all keep their own.
+    """
 
     source: Source
     folder: Path
     shape: tuple[int, int, int, int]
     chunk_patches: int
+    size: int | None = None
 
     @property
     def chunk_count(self) -> int:
@@ -51,18 +55,28 @@ class Plan:
         return range(chunk * self.chunk_patches, min((chunk + 1) * self.chunk_patches, self.shape[0]))
 
 
-def make_plan(source: Source, folder: Path) -> Plan:
-    """Plans the packing of a source into a folder; the size of all patches is that of the first.
+def make_plan(source: Source, folder: Path, size: int | None = None) -> Plan:
+    """Plans the packing of a source into a folder.
+
+    Args:
+        source: what to pack.
+        folder: where to write.
+        size: side in pixels of all patches; None for the size of the first, which the others must have too.
+
+    Returns:
+        The plan; a chunk of it holds 16 MiB of pixels, or one patch when that is larger.
 
     Raises:
         ValueError: when the first patch is no 8-bit RGB image; the text names the file and the cure.
     """
-    if source.layout == "class-folders":
-        size = _read_image(source.root / source.table["file"].iloc[0])[0].shape
+    if size:
+        shape = (size, size, 3)
+    elif source.layout in ("kaggle", "pcam-hdf5"):
+        shape = pcam.PATCH_SHAPE
     else:
-        size = pcam.PATCH_SHAPE
-    chunk_patches = min(max(CHUNK_BYTES // int(np.prod(size)), 1), CHUNK_PATCHES)
-    return Plan(source, folder, (len(source.table), *size), chunk_patches)
+        shape = read_image(source.root / source.table["file"].iloc[0])[0].shape
+    chunk_patches = min(max(CHUNK_BYTES // int(np.prod(shape)), 1), CHUNK_PATCHES)
+    return Plan(source, folder, (len(source.table), *shape), chunk_patches, size)
 
 
 def pack_pixels(plan: Plan, stamp: dict, workers: int, progress: bool) -> None:
@@ -230,40 +244,33 @@ def _read_images(plan: Plan, rows: range, pixels: np.ndarray, stats: np.ndarray,
     files = plan.source.table["file"].to_numpy()
     for slot, row in enumerate(rows):
         path = plan.source.root / files[row]
-        image, stats[slot] = _read_image(path)
+        image, stats[slot] = read_image(path, plan.size)
         if image.shape != pixels.shape[1:]:
             (height, width), (high, wide) = image.shape[:2], pixels.shape[1:3]
             reason = "as in PatchCamelyon" if plan.source.layout == "kaggle" else f"like {files[0]}"
-            cure = "resize it or remove it and its label"
+            cure = "resize it, or remove it and its label, or give --set size= to resize all"
             raise ValueError(f"{path} is {width}×{height} pixels, expected {wide}×{high} {reason}; {cure}.")
         pixels[slot] = image
-
-
-def _read_image(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
-    """Returns RGB pixels, and the file's size in bytes and mtime in ns."""
-    try:
-        with open(path, "rb", buffering=0) as stream:
-            status = os.fstat(stream.fileno())
-            data = stream.read()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); restore the file or allow reading it.") from None
-    return decode_rgb(data, str(path)), (status.st_size, status.st_mtime_ns)
 
 
 def _read_hdf5(plan: Plan, rows: range, pixels: np.ndarray, stats: np.ndarray, unpacked: dict[str, Path]) -> None:
     """Fills pixels and stats from HDF5 files; the rows of one file lie one after the other."""
     part = plan.source.table.iloc[rows.start : rows.stop]
+    stored = np.empty((len(rows), *pcam.PATCH_SHAPE), np.uint8) if plan.size else pixels
     for name in part["file"].unique():
         chosen = np.flatnonzero(part["file"] == name)
         first, last = part["index"].iloc[chosen[[0, -1]]]
         path = plan.source.root / name
         try:
             with h5py.File(unpacked.get(name, path), "r") as file:
-                file["x"].read_direct(pixels, np.s_[first : last + 1], np.s_[chosen[0] : chosen[-1] + 1])
+                file["x"].read_direct(stored, np.s_[first : last + 1], np.s_[chosen[0] : chosen[-1] + 1])
             status = path.stat()
         except (OSError, KeyError) as error:
             raise ValueError(f"{path} cannot be read ({error}); download the file again.") from None
         stats[chosen] = status.st_size, status.st_mtime_ns
+    if plan.size:
+        for slot, patch in enumerate(stored):
+            pixels[slot] = resize(patch, plan.size)
 
 
 @contextmanager

@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 
 from histopath.config import home
-from histopath.decoding import silent_decoders
+from histopath.decoding import check_size, silent_decoders
 from histopath.files import find_changed, locked, stamp_paths, write_text
 from histopath.packing import VERSION, cleared_on_failure, make_plan, pack_pixels
-from histopath.sources import COLUMNS, SLIDE_TABLES, Source, check_folder, read_source
-from histopath.tables import join_slides, read_slides
+from histopath.sources import SLIDE_TABLES, Source, check_folder, read_source
+from histopath.tables import COLUMNS, join_slides, read_slides
 
 SAMPLED_FILES = 1024
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zlib.error, zipfile.BadZipFile)
@@ -37,7 +37,7 @@ class PatchSet:
         images: uint8 (N, H, W, 3), RGB, memory-mapped and read-only.
         table: the columns of a source table and `pixel_hash`, the hex SHA-1 of the pixel bytes.
         class_names: name of label 0, 1, …
-        layout: how the data was laid out: `kaggle`, `pcam-hdf5` or `class-folders`.
+        layout: how the data was laid out: `kaggle`, `pcam-hdf5`, `multi-cancer` or `class-folders`.
         root: the folder that it was packed from.
         fingerprint: 16 hex digits of all pixels, ids, labels and slides; the same data has the same anywhere.
     """
@@ -59,6 +59,7 @@ def open_patches(
     cache: Path | str | None = None,
     workers: int | None = None,
     progress: bool = True,
+    size: int | None = None,
 ) -> PatchSet:
     """Opens the patches of a data folder, packing them first when that has not been done or the folder has changed.
 
@@ -72,6 +73,9 @@ def open_patches(
         cache: folder of the packs; `data/packed` in the project by default.
         workers: threads that decode; by default one a core, from 4 to 8.
         progress: shows packing on stderr.
+        size: side in pixels, 16 to 4,096, to which every image is resized on decoding, as the published systems did: to a
+            square, whatever its aspect ratio. Images may then have any size and be grey. None keeps their own size, which
+            must be the same for all. Each size is a pack of its own.
 
     Returns:
         The patches; an interrupted packing is continued with the next call.
@@ -82,13 +86,14 @@ def open_patches(
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be 1 or more, got {workers}; leave it out for one a core.")
+    check_size(size)
     root = check_folder(root)
     slides = None if slide_table is None else read_slides(slide_table)
-    folder = _locate_pack(root, cache)
+    folder = _locate_pack(root, cache, size)
     patches = _open_pack(folder, root)
     if patches is None or _beside(folder, "old").exists():
         with locked(folder, functools.partial(print, file=sys.stderr, flush=True) if progress else None):
-            patches = _open_pack(folder, root) or _update_pack(folder, root, workers, progress)
+            patches = _open_pack(folder, root) or _update_pack(folder, root, size, workers, progress)
             for ending in ("partial", "old"):  # left by a process that was killed
                 shutil.rmtree(_beside(folder, ending), ignore_errors=True)
     return patches if slides is None else _replace_slides(patches, slides)
@@ -120,10 +125,11 @@ def check_patches(patches: PatchSet) -> int:
     return len(recorded)
 
 
-def _locate_pack(root: Path, cache: Path | str | None) -> Path:
-    """Returns where the pack of a data folder lies: named after the folder and its path."""
+def _locate_pack(root: Path, cache: Path | str | None, size: int | None) -> Path:
+    """Returns where the pack of a data folder lies: named after the folder, its path and the size of resized patches."""
     cache = home() / "data" / "packed" if cache is None else Path(cache).expanduser().resolve()
-    return cache / f"{root.name or 'root'}-{hashlib.sha1(os.fsencode(root)).hexdigest()[:10]}"
+    ending = f"-{size}" if size else ""
+    return cache / f"{root.name or 'root'}-{hashlib.sha1(os.fsencode(root)).hexdigest()[:10]}{ending}"
 
 
 def _beside(folder: Path, ending: str) -> Path:
@@ -190,7 +196,7 @@ def _split_texts(joined: np.ndarray) -> list[str]:
     return joined.tobytes().decode(errors="surrogateescape").split("\0")
 
 
-def _update_pack(folder: Path, root: Path, workers: int | None, progress: bool) -> PatchSet:
+def _update_pack(folder: Path, root: Path, size: int | None, workers: int | None, progress: bool) -> PatchSet:
     """Packs a source; when only its tables changed, the pixels of the pack that exists are kept."""
     source = read_source(root)
     stamp = _stamp_source(source)
@@ -198,18 +204,18 @@ def _update_pack(folder: Path, root: Path, workers: int | None, progress: bool) 
         if _holds_pixels(folder, source):
             meta = _finish(source, folder, stamp)
         else:
-            meta = _pack(source, folder, stamp, workers, progress)
+            meta = _pack(source, folder, stamp, size, workers, progress)
         return _load_pack(folder, root, meta)
     except OSError as error:
         raise ValueError(f"{folder} cannot be written ({error.strerror}); choose another cache folder.") from None
 
 
-def _pack(source: Source, folder: Path, stamp: dict, workers: int | None, progress: bool) -> dict:
+def _pack(source: Source, folder: Path, stamp: dict, size: int | None, workers: int | None, progress: bool) -> dict:
     """Packs beside the folder, then takes its place; returns the content of `meta.json`."""
     workers = workers or min(max(os.cpu_count() or 1, 4), 8)
     partial, old = _beside(folder, "partial"), _beside(folder, "old")
     with silent_decoders():
-        plan = make_plan(source, partial)
+        plan = make_plan(source, partial, size)
         with cleared_on_failure(plan):
             pack_pixels(plan, stamp, workers, progress)
             meta = _finish(source, partial, stamp)
@@ -260,7 +266,7 @@ def _stamp_source(source: Source) -> dict:
     files = source.table["file"].unique()
     sampled = files[np.unique(np.linspace(0, len(files) - 1, min(len(files), SAMPLED_FILES)).astype(int))]
     folders = {os.path.dirname(file) for file in files}
-    folders |= {os.path.dirname(folder) for folder in folders} | {""}
+    folders |= {str(parent) for folder in folders for parent in Path(folder).parents if parent.name} | {""}
     tables = {path.name for path in source.root.iterdir() if path.suffix in (".csv", ".h5", ".gz") and path.is_file()}
     names = {*sampled.tolist(), *folders, *tables, *SLIDE_TABLES}
     return stamp_paths(source.root, sorted(names))

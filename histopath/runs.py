@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from histopath.backbones import read_model
 from histopath.backend import keras
 from histopath.config import Config, read_config
 from histopath.files import write_text
-from histopath.models import read_model
+from histopath.organs import Task, read_tasks
 from histopath.patches import PatchSet
 
 FILES = ("config.json", "model.keras", "splits.csv", "history.csv", "metrics.json")
@@ -47,8 +49,34 @@ class Run:
 
     @property
     def metrics(self) -> dict:
-        """What is known of its scores so far; `val` and `threshold` from training, `holdout` once it is evaluated."""
-        return _read(self.folder / "metrics.json", lambda path: json.loads(path.read_text()), ("threshold", "grouping", "val"))
+        """How the training went, and for each task `class_names`, `threshold` and `val`; `holdout` once it is evaluated."""
+        return _read(
+            self.folder / "metrics.json", lambda path: json.loads(path.read_text()), ("grouping", "class_names", "tasks")
+        )
+
+    @property
+    def threshold(self) -> float | None:
+        """Threshold of its first, or only, task, chosen on val; None where more than two classes are told apart."""
+        return next(iter(self.metrics["tasks"].values()))["threshold"]
+
+    @property
+    def val(self) -> dict:
+        """Scores of its first, or only, task on val, which chose the checkpoint and the threshold."""
+        return next(iter(self.metrics["tasks"].values()))["val"]
+
+    def tasks(self, patches: PatchSet) -> tuple[Task, ...]:
+        """What it tells apart, with the labels of these patches translated to its own classes.
+
+        Raises:
+            ValueError: when the patches have a class that it does not know.
+        """
+        asked = read_tasks(self.config.task, patches.layout, patches.class_names)
+        known = {name: tuple(task["class_names"]) for name, task in self.metrics["tasks"].items()}
+        if len(asked) != len(known):
+            raise ValueError(f"The run {self.folder} tells {' and '.join(known)} apart; {patches.root} does not hold both.")
+        return tuple(
+            _translate(task, names, name, patches.root) for task, (name, names) in zip(asked, known.items(), strict=True)
+        )
 
     def add_metrics(self, **scores) -> None:
         """Adds scores to `metrics.json`."""
@@ -57,6 +85,19 @@ class Run:
     def rows(self, split: str) -> pd.DataFrame:
         """Returns the part of the splits that belongs to `train`, `val` or `holdout`."""
         return self.splits[self.splits["split"] == split].reset_index(drop=True)
+
+
+def _translate(task: Task, class_names: tuple[str, ...], name: str, root: Path) -> Task:
+    """The same question with the classes of a run: two classes correspond in their order, more by their names."""
+    if len(class_names) == len(task.class_names) == 2:
+        return Task(name, class_names, task.of_label)
+    unknown = [one for one in task.class_names if one not in class_names]
+    if unknown:
+        raise ValueError(
+            f"{root} has the class {unknown[0]}, which the run does not know; its classes are {', '.join(class_names)}."
+        )
+    places = np.array([class_names.index(one) for one in task.class_names])
+    return Task(name, class_names, places[task.of_label])
 
 
 def open_run(folder: Path, patches: PatchSet | None = None) -> Run:

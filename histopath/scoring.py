@@ -7,7 +7,9 @@ import pandas as pd
 
 from histopath.evaluation import evaluate, format_interval
 from histopath.files import write_table
-from histopath.inference import predict
+from histopath.inference import predict, predict_heads
+from histopath.multiclass import class_table, describe_classes, evaluate_classes
+from histopath.organs import Task
 from histopath.patches import PatchSet
 from histopath.runs import Run, scored_rows
 from histopath.sample import is_synthetic
@@ -25,34 +27,53 @@ def score_run(run: Run, patches: PatchSet, views: int = 8, progress: bool = Fals
 
     Returns:
         `run`, `data`, `scored` (which patches, in words), `grouping`, `synthetic`, `views`, and everything that
-        `evaluation.evaluate` returns.
+        `evaluation.evaluate` returns for two classes, or `multiclass.evaluate_classes` for more. A run of several tasks
+        has those under `tasks`, by the task's name.
 
     Raises:
-        ValueError: when no such patch is left, or one class only.
+        ValueError: when no such patch is left, one class only, or a class that the run does not know.
     """
-    if len(patches.class_names) > 2:
-        raise ValueError(f"{patches.root} has {len(patches.class_names)} classes and this network tells two apart.")
+    tasks = run.tasks(patches)
     rows, words = scored_rows(run, patches)
-    p = predict(run.network, patches.images, rows["row"], views, run.config.predict_batch, progress)
+    answers = predict_heads(run.network, patches.images, rows["row"], views, run.config.predict_batch, progress)
     slides = rows["slide"].to_numpy() if (rows["slide"] != "").all() else None
-    scores = evaluate(rows["label"].to_numpy(), p, run.metrics["threshold"], slides)
+    scores = {
+        task.name: _score_task(task, task.answers(rows["label"]), p, run.metrics["tasks"][task.name]["threshold"], slides)
+        for task, p in zip(tasks, answers, strict=True)
+    }
     about = {"run": run.folder.name, "data": patches.root.name, "scored": words, "grouping": _describe_slides(run, rows)}
-    about |= {"synthetic": is_synthetic(patches.root)}
-    return {**about, "views": views, **scores}
+    about |= {"synthetic": is_synthetic(patches.root), "views": views}
+    return about | (scores[tasks[0].name] if len(tasks) == 1 else {"tasks": scores})
+
+
+def _score_task(task: Task, labels: np.ndarray, p: np.ndarray, threshold: float | None, slides: np.ndarray | None) -> dict:
+    """Scores of one output of a network."""
+    return evaluate(labels, p, threshold, slides) if p.ndim == 1 else evaluate_classes(labels, p, task.class_names, slides)
 
 
 def describe_scores(scores: dict) -> str:
-    """Says the scores of `score_run` in three lines, or four, with counts and interval."""
+    """Says the scores of `score_run` in a few lines, with counts and intervals, and a table of several classes."""
+    lines = []
+    for name, of_task in scores.get("tasks", {"": scores}).items():
+        lines += [f"{name}:"] * bool(name)
+        if "threshold" in of_task:
+            lines.append(_describe_two(of_task))
+        else:
+            lines += [describe_classes(of_task), class_table(of_task).to_string()]
+    lines.append(
+        f"run {scores['run']} on {scores['data']}: {scores['scored']}; {scores['grouping']}; {_count_views(scores['views'])}"
+    )
+    if scores["synthetic"]:
+        lines.append("the data is the synthetic sample: this score says nothing about medicine")
+    return "\n".join(lines)
+
+
+def _describe_two(scores: dict) -> str:
     auc = format_interval("AUC", scores["auc"], scores["auc_low"], scores["auc_high"], scores["patches"])
     sides = f"sensitivity {scores['sensitivity']:.3f}, specificity {scores['specificity']:.3f}"
-    synthetic = ["the data is the synthetic sample: this score says nothing about medicine"] * scores["synthetic"]
-    return "\n".join(
-        [
-            f"{auc}, {scores['positives']:,} of them tumour ({scores['interval']}; {_count_views(scores['views'])})",
-            f"accuracy {scores['accuracy']:.3f}, {sides} at threshold {scores['threshold']:.3f}, chosen on val",
-            f"run {scores['run']} on {scores['data']}: {scores['scored']}; {scores['grouping']}",
-            *synthetic,
-        ]
+    return (
+        f"{auc}, {scores['positives']:,} of them positive ({scores['interval']})\n"
+        f"accuracy {scores['accuracy']:.3f}, {sides} at threshold {scores['threshold']:.3f}, chosen on val"
     )
 
 
@@ -70,13 +91,53 @@ def _describe_slides(run: Run, rows: pd.DataFrame) -> str:
 def predict_table(run: Run, patches: PatchSet, out: Path, views: int = 8, progress: bool = False) -> pd.DataFrame:
     """Predicts every patch, labelled or not, and writes `id,probability`.
 
+    A run that tells more than two classes apart, or has several tasks, writes for each task the name of the likeliest
+    class, under the task's name, and one column a class, such as `p_lung_aca`.
+
     Returns:
         The table as written, one row a patch in the order of the data.
     """
-    p = predict(run.network, patches.images, None, views, run.config.predict_batch, progress)
-    table = pd.DataFrame({"id": patches.table["id"], "probability": p})
+    answers = predict_heads(run.network, patches.images, None, views, run.config.predict_batch, progress)
+    table = pd.DataFrame({"id": patches.table["id"]})
+    for (name, task), p in zip(run.metrics["tasks"].items(), answers, strict=True):
+        if p.ndim == 1 and len(answers) == 1:
+            table["probability"] = p
+        else:
+            p = p if p.ndim == 2 else np.stack([1 - p, p], axis=1)
+            names = np.array(task["class_names"])
+            likeliest = pd.Series(names[p.argmax(axis=1)], name=name)
+            table = pd.concat([table, likeliest, pd.DataFrame(p, columns=[f"p_{one}" for one in names])], axis=1)
     write_table(out, table)
     return table
+
+
+def draw_batch(run: Run, patches: PatchSet, count: int = 16, seed: int = 0) -> pd.DataFrame:
+    """Draws patches that a run did not learn from and predicts them, one view each.
+
+    Args:
+        run: a finished run.
+        patches: labelled patches.
+        count: how many to draw, at most as many as there are.
+        seed: seeds the draw.
+
+    Returns:
+        One row a patch: `row` (number of the image), `id`, `truth` and `prediction` (names of the classes, those of several
+        tasks joined by ` / `), `probability` (of the prediction; of several tasks the smallest).
+    """
+    tasks = run.tasks(patches)
+    rows = scored_rows(run, patches)[0]
+    rows = rows.sample(min(count, len(rows)), random_state=seed).reset_index(drop=True)
+    answers = predict_heads(run.network, patches.images, rows["row"], 1, run.config.predict_batch)
+    truths, predictions, probabilities = [], [], []
+    for task, p in zip(tasks, answers, strict=True):
+        p = p if p.ndim == 2 else np.stack([1 - p, p], axis=1)
+        names = np.array(task.class_names, dtype=object)
+        truths.append(names[task.answers(rows["label"])])
+        predictions.append(names[p.argmax(axis=1)])
+        probabilities.append(p.max(axis=1))
+    joined = {"truth": map(" / ".join, zip(*truths, strict=True)), "prediction": map(" / ".join, zip(*predictions, strict=True))}
+    drawn = rows[["row", "id"]].assign(**{name: list(values) for name, values in joined.items()})
+    return drawn.assign(probability=np.min(probabilities, axis=0))
 
 
 def submit_run(run: Run, patches: PatchSet, out: Path, views: int = 8, progress: bool = False) -> dict:
@@ -89,6 +150,8 @@ def submit_run(run: Run, patches: PatchSet, out: Path, views: int = 8, progress:
         FileNotFoundError: when the data has no `sample_submission.csv`.
         ValueError: when a listed id has no patch.
     """
+    if len(run.metrics["tasks"]) > 1 or run.threshold is None:
+        raise ValueError(f"The run {run.folder} tells more than two classes apart, and the competition asks for one probability.")
     sample = patches.root / "sample_submission.csv"
     ids = read_ids(sample)
     rows = find_rows(patches, ids)

@@ -1,5 +1,7 @@
 """Train, val and holdout. In: the table of a PatchSet. Out: one row a labelled patch with its split, proved disjoint."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
@@ -8,7 +10,13 @@ SPLITS = ("train", "val", "holdout")
 COLUMNS = ["row", "id", "split", "label", "slide", "pixel_hash"]
 
 
-def split_patches(table: pd.DataFrame, val_fraction: float = 0.15, holdout_fraction: float = 0.2, seed: int = 0) -> pd.DataFrame:
+def split_patches(
+    table: pd.DataFrame,
+    val_fraction: float = 0.15,
+    holdout_fraction: float = 0.2,
+    seed: int = 0,
+    class_names: Sequence[str] = (),
+) -> pd.DataFrame:
     """Divides the labelled patches: train fits, val chooses the checkpoint and the threshold, holdout is scored once.
 
     Published parts are kept: labelled `valid` becomes val, labelled `test` holdout; what is missing is drawn out of train.
@@ -19,16 +27,17 @@ def split_patches(table: pd.DataFrame, val_fraction: float = 0.15, holdout_fract
         val_fraction: wanted share of val.
         holdout_fraction: wanted share of holdout.
         seed: seeds the draw.
+        class_names: names of the labels, for what is said about them.
 
     Returns:
         Columns `row` (number of the image), `id`, `split`, `label`, `slide`, `pixel_hash`, in the order of the table.
 
     Raises:
-        ValueError: when no patch is labelled, a class is missing, or there are too few patches or slides to divide.
+        ValueError: when no patch is labelled, there is one class only, or a class has too few patches or slides to divide.
     """
     labelled = table.assign(row=np.arange(len(table)))
     labelled = labelled[labelled["label"] >= 0].reset_index(drop=True)
-    _check_labels(labelled)
+    _check_labels(labelled, class_names)
     split = labelled["part"].map({"valid": "val", "test": "holdout"}).fillna("train").to_numpy(dtype=object)
     for name, fraction, others in (("holdout", holdout_fraction, 0.0), ("val", val_fraction, holdout_fraction)):
         if not (split == name).any():
@@ -41,10 +50,10 @@ def split_patches(table: pd.DataFrame, val_fraction: float = 0.15, holdout_fract
 
 
 def check_splits(splits: pd.DataFrame) -> pd.DataFrame:
-    """Proves that no image, no slide and no pixels stand in two splits, and that each split has both classes.
+    """Proves that no image, no slide and no pixels stand in two splits, and that each split has every class.
 
     Returns:
-        One row a split: patches, positives, slides and distinct images.
+        One row a split: patches, positives (classes, when there are more than two), slides and distinct images.
 
     Raises:
         ValueError: when two splits share something, or a split is empty or lacks a class; the text says which.
@@ -57,15 +66,17 @@ def check_splits(splits: pd.DataFrame) -> pd.DataFrame:
                 f"The {column} {shared.index[shared > 1][0]} stands in more than one split; if the data comes in parts, "
                 "merge their folders, so that they are split anew."
             )
+    known_classes = max(2, splits["label"].nunique())
     for name in SPLITS:
         classes = splits.loc[splits["split"] == name, "label"].nunique()
-        if classes < 2:
+        if classes < known_classes:
             raise ValueError(
-                f"The {name} split has patches of {classes} of the two classes, so it cannot be scored; give more patches"
-                f" (or slides) of each class, or change --set {'holdout' if name == 'holdout' else 'val'}_fraction."
+                f"The {name} split has patches of {classes} of the {known_classes} classes, so it cannot be scored; give more"
+                f" patches (or slides) of each class, or change --set {'holdout' if name == 'holdout' else 'val'}_fraction."
             )
     groups = splits.groupby("split")
-    counts = groups.agg(patches=("row", "size"), positives=("label", "sum"), images=("pixel_hash", "nunique"))
+    second = {"positives": ("label", "sum")} if known_classes == 2 else {"classes": ("label", "nunique")}
+    counts = groups.agg(patches=("row", "size"), **second, images=("pixel_hash", "nunique"))
     counts.insert(2, "slides", groups["slide"].agg(lambda names: names[names != ""].nunique()))
     return counts.reindex(list(SPLITS))
 
@@ -103,14 +114,19 @@ def describe_grouping(splits: pd.DataFrame) -> str:
     return "slides unknown: one slide can stand on both sides of the split, so the score may be too high"
 
 
-def _check_labels(labelled: pd.DataFrame) -> None:
-    present = sorted(labelled["label"].unique())
-    if not present:
+def _check_labels(labelled: pd.DataFrame, class_names: Sequence[str]) -> None:
+    counts = labelled.groupby("label")["pixel_hash"].nunique()
+    if not len(counts):
         raise ValueError("No patch has a label, so nothing can be trained or scored; give labelled patches.")
-    if len(present) == 1:
-        raise ValueError(f"All {len(labelled):,} labelled patches are of class {present[0]}; training needs both classes.")
-    if len(present) > 2:
-        raise ValueError(f"The data has {len(present)} classes and these networks tell two apart; give two class folders.")
+    if len(counts) == 1:
+        raise ValueError(f"All {len(labelled):,} labelled patches are of class {counts.index[0]}; training needs two or more.")
+    rarest = counts.idxmin()
+    if counts[rarest] < 3:
+        name = class_names[rarest] if rarest < len(class_names) else rarest
+        raise ValueError(
+            f"The class {name} has {counts[rarest]} different labelled patches and needs one each in train, val and holdout; "
+            "give at least 3, or remove the class."
+        )
 
 
 def _draw(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:

@@ -4,7 +4,7 @@ No function touches pyplot or any other global state of matplotlib.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 
@@ -19,8 +19,12 @@ from histopath.files import replacing
 
 WIDTH = 7.0  # inches
 DPI = 100
+LEGEND_ROW = 0.22  # inches
 INK, GREY, FAINT = "#22262e", "#8a8f98", "#d9dce1"
-COLOURS = ("#23799c", "#c2317d", "#d3922a", "#6a4c93", "#4d8b57", "#8f5a3c")  # class 0, class 1, and further series
+COLOURS = (  # class 0, class 1, and further classes or series
+    *("#23799c", "#c2317d", "#d3922a", "#6a4c93", "#4d8b57", "#8f5a3c"),
+    *("#52aacf", "#97992f", "#3b414c"),
+)
 SPLIT_COLOURS = {"train": "#6a4c93", "val": "#d3922a", "holdout": "#4d8b57", "test": "#8a8f98"}
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -74,22 +78,32 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return wrapper
 
 
+def _own_colours(rgb: np.ndarray, candidates: Sequence[str]) -> np.ndarray:
+    """Colours that keep their own places in a palette, uint8 (n, 3): paper, ink, and those candidates that are drawn with.
+
+    A mean of white and pale tissue would tint the whole page, and one of a thin coloured letter and tissue would lose it.
+    """
+    drawn = [np.array(list(bytes.fromhex(colour[1:])), dtype=np.uint8) for colour in candidates]
+    used = [colour for colour in drawn if np.count_nonzero((rgb == colour).all(axis=2)) >= 200]
+    return np.array([[255, 255, 255], list(bytes.fromhex(INK[1:])), *used], dtype=np.uint8)
+
+
 def _reduced(pixels: Image.Image, colours: int) -> bytes:
     """The picture as a PNG with a palette; below 256 colours the palette is fitted to a sample of its pixels."""
     rgb = np.asarray(pixels)
+    own = _own_colours(rgb, COLOURS if colours < 256 else ())
     if colours == 256:
         fitted = pixels.quantize(254, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     else:
         sample = rgb.reshape(-1, 3)[np.random.default_rng(0).integers(pixels.width * pixels.height, size=30_000)]
         # kmeans counts the pixels that may still change their colour when the fit stops.
-        palette = Image.fromarray(sample[None]).quantize(colours - 2, method=Image.Quantize.MEDIANCUT, kmeans=100)
+        palette = Image.fromarray(sample[None]).quantize(colours - len(own), method=Image.Quantize.MEDIANCUT, kmeans=100)
         fitted = pixels.quantize(palette=palette, dither=Image.Dither.NONE)
-    # Paper and ink keep their own places: a mean of white and pale tissue would tint the whole page.
-    index, own = np.array(fitted), np.array([[255, 255, 255], list(bytes.fromhex(INK[1:]))], dtype=np.uint8)
+    index, free = np.array(fitted), colours - len(own)
     for number, colour in enumerate(own):
-        index[(rgb == colour).all(axis=2)] = colours - 2 + number
+        index[(rgb == colour).all(axis=2)] = free + number
     image = Image.fromarray(index)
-    image.putpalette([*(fitted.getpalette() + [0] * 768)[: 3 * (colours - 2)], *own.ravel().tolist()])
+    image.putpalette([*(fitted.getpalette() + [0] * 768)[: 3 * free], *own.ravel().tolist()])
     encoded = io.BytesIO()
     image.save(encoded, format="png", optimize=True)
     return encoded.getvalue()
@@ -140,3 +154,12 @@ def legend_above(axes: Axes, columns: int = 4) -> None:
     """A legend above one panel, at its left, clear of the data."""
     place = {"loc": "lower left", "bbox_to_anchor": (-0.01, 1.0)}
     axes.legend(**place, ncols=columns, columnspacing=1.4, handlelength=1.4)
+
+
+def legend_columns(names: Iterable[str], room: float = WIDTH - 0.6) -> int:
+    """How many columns of a legend, from five down to one, fit into so many inches."""
+    widths = [0.55 + 0.085 * len(str(name)) for name in names]
+    for columns in (5, 4, 3, 2):
+        if sum(part.max(initial=0) for part in np.array_split(widths, columns)) <= room:
+            return columns
+    return 1

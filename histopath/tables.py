@@ -1,9 +1,29 @@
-"""Reads the CSV tables that come with patches, as text; refuses wrong ones in one sentence. In: a path. Out: rows."""
+"""Reads the CSV tables that come with patches, as text; refuses wrong ones in one sentence. In: a path. Out: rows.
 
+Also makes the one table of patches that every layout is read into.
+"""
+
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+
+COLUMNS = ["id", "label", "slide", "part", "file", "index"]
+
+
+def make_table(ids: Sequence, labels: Any, part: Any, files: Sequence, index: Any = 0) -> pd.DataFrame:
+    """Puts the columns of a table together, each a sequence or one value for all rows; the slide is unknown."""
+    table = pd.DataFrame({"id": pd.Series(ids, dtype="str"), "label": labels, "slide": "", "part": part})
+    table["file"], table["index"] = pd.Series(files, dtype="str"), index
+    return table.astype({"label": "int64", "index": "int64", "slide": "str", "part": "str"})[COLUMNS]
+
+
+def name_files(files: Sequence[str]) -> list[str]:
+    """Returns the ids of image files: their stems, or, when stems repeat, their paths without suffix."""
+    ids = [os.path.splitext(os.path.basename(file))[0] for file in files]
+    return ids if len(set(ids)) == len(ids) else [os.path.splitext(file)[0] for file in files]
 
 
 def read_slides(slide_table: Path | str) -> pd.Series:

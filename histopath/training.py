@@ -13,16 +13,24 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from histopath.augment import augmentation_layers
 from histopath.backend import keras, ops
+from histopath.batches import Batches, one_of, repeat_rows
 from histopath.config import Config
 from histopath.evaluation import best_threshold, evaluate
 from histopath.files import locked, replacing, write_table, write_text
-from histopath.inference import accelerators, check_size, predict, uses_xla
-from histopath.models import build_model, norm_layers
+from histopath.inference import accelerators, check_size, predict_heads, uses_xla
+from histopath.models import REGISTRY, build_model, freeze_backbones
+from histopath.multiclass import evaluate_classes
+from histopath.normalisation import reestimate_norm
 from histopath.optimizer import FlatAdam
+from histopath.organs import read_tasks
 from histopath.patches import PatchSet
 from histopath.progress import say
 from histopath.runs import FILES, Run, open_run, read_identity
 from histopath.splits import describe_grouping, split_patches
+
+LOSSES = {True: keras.losses.BinaryCrossentropy, False: keras.losses.CategoricalCrossentropy}  # by whether it is a sigmoid
+ACCURACIES = {True: keras.metrics.BinaryAccuracy, False: keras.metrics.CategoricalAccuracy}
+DAMAGE = (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile)
 
 
 def train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str], None] = say) -> Run:
@@ -54,69 +62,15 @@ def _train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str],
         (folder / "state.npz").unlink(missing_ok=True)
         log(f"{folder.name} is already trained with these settings on these patches")
         return open_run(folder)
-    splits = split_patches(patches.table, config.val_fraction, config.holdout_fraction, config.seed)
+    splits = split_patches(patches.table, config.val_fraction, config.holdout_fraction, config.seed, patches.class_names)
     session = _Session(patches, config, folder, splits, log)
     _prepare_folder(folder, identity, config, splits, log)
     session.fit()
     write_text(folder / "metrics.json", json.dumps(session.summary(), indent=2) + "\n")
     session.state_file.unlink()
-    return open_run(folder)
-
-
-def reestimate_norm(network: keras.Model, batches: list[np.ndarray]) -> None:
-    """Gives every trainable batch-normalisation layer the mean and variance of `batches` under the present weights.
-
-    Running statistics with momentum 0.99 (Xception) or 0.9997 (NASNet) are still near their start after a short training,
-    and they follow the live weights, not the averaged ones. Wu and Johnson 2021 (arXiv:2105.07576), "precise" statistics:
-    mean of the batch means, and mean of the batch variances plus the variance of the batch means.
-
-    Args:
-        network: the network; only moving means and variances change.
-        batches: uint8 patches (N, H, W, 3) each, of equal length.
-    """
-    layers = norm_layers(network)
-    momenta = [layer.momentum for layer in layers]
-    sums = [[0.0, 0.0] for _ in layers]
-    for layer in layers:
-        layer.momentum = 0.0
-    try:
-        for batch in batches:
-            network(batch, training=True)
-            for layer, total in zip(layers, sums, strict=True):
-                mean, variance = (ops.convert_to_numpy(v) for v in (layer.moving_mean, layer.moving_variance))
-                total[0], total[1] = total[0] + mean, total[1] + variance + mean**2
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-    for layer, (mean, square) in zip(layers, sums, strict=True):
-        layer.moving_mean.assign(mean / len(batches))
-        layer.moving_variance.assign(np.maximum(square / len(batches) - (mean / len(batches)) ** 2, 0))
-
-
-class Batches(keras.utils.PyDataset):
-    """Shuffled batches of one size; the order depends on seed and epoch alone, so that a resumed run sees the same."""
-
-    def __init__(self, images, rows, labels, batch_size: int, seed: int, epoch: int = 0):
-        """Args: memory-mapped uint8 images, the row numbers to draw, their labels, and the epoch that comes next."""
-        super().__init__()
-        self.images, self.rows, self.labels = images, rows, labels.astype("float32")
-        self.batch_size, self.seed, self.epoch = min(batch_size, len(rows)), seed, epoch
-        self._shuffle()
-
-    def __len__(self):
-        return len(self.rows) // self.batch_size
-
-    def __getitem__(self, index):
-        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return self.images[self.rows[chosen]], self.labels[chosen, None]
-
-    def on_epoch_end(self):
-        """Draws the order of the next epoch."""
-        self.epoch += 1
-        self._shuffle()
-
-    def _shuffle(self):
-        self.order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.rows))
+    finished = open_run(folder)
+    vars(finished)["network"] = session.saved  # at hand already: `summary` has just read it back from the file
+    return finished
 
 
 class _Session(keras.callbacks.Callback):
@@ -127,65 +81,100 @@ class _Session(keras.callbacks.Callback):
         self.patches, self.config, self.folder, self.splits, self.log = patches, config, folder, splits, log
         self.state_file = folder / "state.npz"
         self.part = {name: group for name, group in splits.groupby("split")}
+        self.tasks = read_tasks(config.task, patches.layout, patches.class_names)
+        self.rows = []
         keras.utils.set_random_seed(config.seed)
         self._build()
-        self.variables = list(self.trainer.variables)
-        self.rows = []
-        self._compile()
+        self._draw_batches()
 
     def _build(self):
-        config, policy = self.config, keras.config.dtype_policy()
+        config, policy, size = self.config, keras.config.dtype_policy(), self.patches.images.shape[1]
+        heads = {task.name: len(task.class_names) for task in self.tasks} if len(self.tasks) > 1 else None
+        heads = heads or {"probability": len(self.tasks[0].class_names)}
+        whole = {"dropout": config.dropout, "size": size, "heads": heads}
         keras.config.set_dtype_policy(choose_precision(config.precision))
         try:
-            self.network = build_model(config.model, config.weights, config.dropout)
+            self.network = build_model(config.model, config.weights, **whole)
             layers = augmentation_layers(config.augmentation, config.seed, config.shift, config.stain)
-            inputs = keras.Input(self.network.input_shape[1:], dtype="uint8")
-            self.trainer = keras.Sequential([inputs, *layers, self.network])
+            x = inputs = keras.Input(self.network.input_shape[1:], dtype="uint8")
+            for layer in layers:
+                x = layer(x)
+            answers = zip(heads, keras.tree.flatten(self.network(x)), strict=True)
+            named = [keras.layers.Identity(name=name, dtype="float32")(answer) for name, answer in answers]
+            self.trainer = keras.Model(inputs, named if len(named) > 1 else named[0])
+            self.network_state = list(self.trainer.variables)  # weights and seeds, but nothing that compiling adds
         finally:
             keras.config.set_dtype_policy(policy)
         check_size(self.network, self.patches.images)
         mixed = self.trainer.dtype_policy != policy
-        self.saved = build_model(config.model, dropout=config.dropout) if mixed else self.network
+        self.saved = build_model(config.model, **whole) if mixed else self.network
 
-    def _compile(self):
-        config, train_rows = self.config, self.part["train"]
+    def _draw_batches(self):
+        """Rows to train on, each as often as `copies` says, and what each output should answer."""
+        config = self.config
+        drawn = repeat_rows(self.part["train"], config.copies, len(self.patches.class_names))
+        targets = [
+            one_of(task.answers(drawn["label"]), output.shape[1])
+            for task, output in zip(self.tasks, self.network.outputs, strict=True)
+        ]
         self.batches = Batches(
-            self.patches.images,
-            train_rows["row"].to_numpy(),
-            train_rows["label"].to_numpy(),
-            config.batch_size,
-            config.seed,
+            self.patches.images, drawn["row"].to_numpy(), targets, config.batch_size, config.seed, 0, config.epoch_steps
         )
-        steps = config.epochs * len(self.batches)
+
+    def _phases(self) -> list[tuple[bool | None, int, int]]:
+        """Phases of the training: whether the backbones are frozen (None: as published), epochs before it, its last epoch."""
+        start, epochs = self.config.unfreeze_epoch, self.config.epochs
+        if not start or not REGISTRY[self.config.model].backbones:
+            return [(None, 0, epochs)]
+        head = min(start - 1, epochs)
+        return [phase for phase in ((True, 0, head), (False, head, epochs)) if phase[1] < phase[2]]
+
+    def fit(self):
+        """Runs the epochs that are still to be run; each phase has an optimiser and a rate schedule of its own."""
+        parts = ", ".join(f"{len(self.part[name]):,} {name}" for name in ("train", "val", "holdout"))
+        self.log(f"{self.network.count_params():,} parameters; patches: {parts}; {describe_grouping(self.splits)}")
+        phases, done = self._phases(), self._count_finished()
+        for frozen, before, last in phases:
+            if done > last:
+                continue
+            if self.rows:
+                self._use_averages()  # the next phase starts from the weights that were scored
+            self._compile(frozen, before, last)
+            if not self.rows and done > before:
+                self._restore()
+            self.first, self.last, self.patient = before, last, last == phases[-1][2]
+            if not self._should_stop():
+                self._run_epochs()
+
+    def _compile(self, frozen: bool | None, before: int, last: int):
+        config, steps = self.config, (last - before) * len(self.batches)
+        if frozen is not None:
+            freeze_backbones(self.network, frozen)
+            freeze_backbones(self.saved, frozen)
+        trained = sum(int(ops.size(weight)) for weight in self.network.trainable_weights)
+        if frozen or (frozen is None and REGISTRY[config.model].frozen):
+            self.log(f"the backbones are frozen: {trained:,} parameters are trained")
         warm = max(1, round(config.warmup * steps))
         rate = keras.optimizers.schedules.CosineDecay(
             0.0, max(1, steps - warm), warmup_target=config.learning_rate, warmup_steps=warm
         )
         self.adam = FlatAdam(rate, clip_norm=config.clip_norm, ema_momentum=config.ema_momentum)
+        sigmoids = [output.shape[1] == 1 for output in self.network.outputs]
         self.trainer.compile(
             self.adam,
-            keras.losses.BinaryCrossentropy(label_smoothing=config.label_smoothing),
-            metrics=[keras.metrics.BinaryAccuracy(name="accuracy")],
+            [LOSSES[sigmoid](label_smoothing=config.label_smoothing) for sigmoid in sigmoids],
+            metrics=[[ACCURACIES[sigmoid](name="accuracy")] for sigmoid in sigmoids],
             jit_compile=uses_xla(),
         )
         self.trainer.optimizer.build(self.trainer.trainable_variables)
-        self.variables += self.trainer.optimizer.variables
+        self.variables = self.network_state + self.trainer.optimizer.variables
 
-    def fit(self):
-        """Runs the epochs that are still to be run."""
-        self._restore()
-        parts = ", ".join(f"{len(self.part[name]):,} {name}" for name in ("train", "val", "holdout"))
-        self.log(f"{self.network.count_params():,} parameters; patches: {parts}; {describe_grouping(self.splits)}")
-        if not self._should_stop():
-            callbacks = [self] + ([keras.callbacks.TensorBoard(self.folder / "logs")] if self.config.tensorboard else [])
-            self.trainer.fit(
-                self.batches,
-                epochs=self.config.epochs,
-                initial_epoch=len(self.rows),
-                callbacks=callbacks,
-                shuffle=False,
-                verbose=0,
-            )
+    def _run_epochs(self):
+        self.batches.start_epoch(len(self.rows))
+        callbacks = [self] + ([keras.callbacks.TensorBoard(self.folder / "logs")] if self.config.tensorboard else [])
+        self.trainer.fit(
+            self.batches, epochs=self.last, initial_epoch=len(self.rows), callbacks=callbacks, shuffle=False, verbose=0
+        )
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock of an epoch."""
@@ -211,7 +200,7 @@ class _Session(keras.callbacks.Callback):
         row = {
             "epoch": epoch + 1,
             "loss": float(logs["loss"]),
-            "accuracy": float(logs["accuracy"]),
+            "accuracy": float(np.mean([value for name, value in logs.items() if name.endswith("accuracy")])),
             **self._score_val(),
         }
         row["learning_rate"] = float(ops.convert_to_numpy(self.adam.learning_rate))
@@ -226,20 +215,27 @@ class _Session(keras.callbacks.Callback):
         self.trainer.stop_training = self._should_stop()
 
     def summary(self) -> dict:
-        """Scores of the saved network on val, the threshold chosen there, and how the training went."""
+        """Scores of the saved network on val, the thresholds chosen there, and how the training went."""
         best = max(self.rows, key=lambda row: row["val_auc"])
-        val = self.part["val"]
+        val, names = self.part["val"], self.patches.class_names
         self.saved.load_weights(self.folder / "model.keras")
-        p = predict(self.saved, self.patches.images, val["row"], self.config.views, self.config.predict_batch)
+        answers = predict_heads(self.saved, self.patches.images, val["row"], self.config.views, self.config.predict_batch)
         slides = val["slide"].to_numpy() if (val["slide"] != "").all() else None
-        threshold = best_threshold(val["label"].to_numpy(), p)
+        tasks = {}
+        for task, p in zip(self.tasks, answers, strict=True):
+            labels = task.answers(val["label"])
+            threshold = best_threshold(labels, p) if p.ndim == 1 else None
+            scores = (
+                evaluate(labels, p, threshold, slides) if p.ndim == 1 else evaluate_classes(labels, p, task.class_names, slides)
+            )
+            tasks[task.name] = {"class_names": list(task.class_names), "threshold": threshold, "val": scores}
         return {
             "best_epoch": best["epoch"],
             "epochs": len(self.rows),
             "seconds": round(sum(row["seconds"] for row in self.rows), 1),
             "grouping": describe_grouping(self.splits),
-            "threshold": threshold,
-            "val": evaluate(val["label"].to_numpy(), p, threshold, slides),
+            "class_names": list(names),
+            "tasks": tasks,
         }
 
     def _use_averages(self):
@@ -252,20 +248,20 @@ class _Session(keras.callbacks.Callback):
         reestimate_norm(self.network, [self.patches.images[part] for part in np.split(chosen, count)])
 
     def _score_val(self) -> dict:
+        """Loss (the sum over the outputs, as in training), accuracy and AUC (their means) of one view of val."""
         val = self.part["val"]
-        p = predict(self.network, self.patches.images, val["row"], views=1, batch_size=self.config.predict_batch)
-        labels = val["label"].to_numpy()
-        loss = log_loss(labels, np.clip(p.astype(float), 1e-7, 1 - 1e-7))
-        return {
-            "val_loss": loss,
-            "val_accuracy": float(np.mean((p >= 0.5) == labels)),
-            "val_auc": roc_auc_score(labels, p),
-        }
+        answers = predict_heads(self.network, self.patches.images, val["row"], 1, self.config.predict_batch)
+        scores = [_score(task.answers(val["label"]), p) for task, p in zip(self.tasks, answers, strict=True)]
+        loss, accuracy, auc = np.array(scores).T
+        row = {"val_loss": float(loss.sum()), "val_accuracy": float(accuracy.mean()), "val_auc": float(auc.mean())}
+        if len(scores) > 1:
+            row |= {f"val_auc_{task.name}": float(value) for task, value in zip(self.tasks, auc, strict=True)}
+        return row
 
     def _should_stop(self) -> bool:
-        scores = [row["val_auc"] for row in self.rows]
+        scores = [row["val_auc"] for row in self.rows][self.first :]
         stale = len(scores) - 1 - int(np.argmax(scores)) if scores else 0
-        return len(scores) >= self.config.epochs or stale >= self.config.patience
+        return len(self.rows) >= self.last or (self.patient and stale >= self.config.patience)
 
     def _save_network(self):
         if self.saved is not self.network:
@@ -279,20 +275,29 @@ class _Session(keras.callbacks.Callback):
             np.savez(part, rows=json.dumps(self.rows), **{f"v{i}": value for i, value in enumerate(values)})
         write_table(self.folder / "history.csv", pd.DataFrame(self.rows))
 
-    def _restore(self):
+    def _count_finished(self) -> int:
+        """Epochs that an interrupted training of these settings finished."""
         if not self.state_file.is_file():
-            return
+            return 0
+        try:
+            with np.load(self.state_file) as state:
+                return len(json.loads(str(state["rows"])))
+        except DAMAGE as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> ValueError:
+        reason = " ".join(str(error).split())
+        return ValueError(f"{self.state_file} is damaged ({reason}); delete it to train this run from the start.")
+
+    def _restore(self):
         try:
             with np.load(self.state_file) as state:
                 self.rows = json.loads(str(state["rows"]))
                 for i, variable in enumerate(self.variables):
                     variable.assign(state[f"v{i}"])
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{self.state_file} is damaged ({reason}); delete it to train this run from the start.") from None
+        except DAMAGE as error:
+            raise self._damaged(error) from None
         write_table(self.folder / "history.csv", pd.DataFrame(self.rows))
-        self.batches.epoch = len(self.rows) - 1
-        self.batches.on_epoch_end()
         self.log(f"resuming after epoch {len(self.rows)} of {self.config.epochs}")
 
 
@@ -306,6 +311,17 @@ def choose_precision(name: str) -> str:
         details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
         return "mixed_bfloat16" if details.get("compute_capability", (0, 0)) >= (8, 0) else "mixed_float16"
     return "mixed_bfloat16"
+
+
+def _score(labels: np.ndarray, p: np.ndarray) -> tuple[float, float, float]:
+    """Loss, accuracy and AUC (one class against the rest, mean over the classes that occur) of one output."""
+    if p.ndim == 1:
+        p = np.stack([1 - p, p], axis=1)
+    p = np.clip(p.astype(float), 1e-7, 1 - 1e-7)
+    loss = log_loss(labels, p / p.sum(axis=1, keepdims=True), labels=range(p.shape[1]))
+    present = [1] if p.shape[1] == 2 else np.unique(labels)
+    auc = np.mean([roc_auc_score(labels == number, p[:, number]) for number in present])
+    return loss, float(np.mean(p.argmax(axis=1) == labels)), float(auc)
 
 
 def _finished(folder: Path, identity: dict) -> bool:

@@ -1,5 +1,6 @@
 """What one pass through the notebooks works on. In: preset and data folder. Out: settings, patches and the places to write."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,9 +8,19 @@ import pandas as pd
 
 from histopath.config import Config, get_config, home
 from histopath.patches import PatchSet, open_patches
+from histopath.progress import say
+from histopath.runs import Run
 from histopath.sample import is_synthetic, sample_folder, write_sample
+from histopath.sample_gastric import gastric_folder, write_gastric
+from histopath.sample_organs import organs_folder, write_organs
 from histopath.sources import find_kaggle_data
+from histopath.training import train
 
+STORIES = {  # story → the sample that it is told on, where that lies, the recipe that it is about
+    "pcam": (write_sample, sample_folder, "xception_nasnet"),
+    "gastric": (write_gastric, gastric_folder, "simple_cnn"),
+    "organs": (write_organs, organs_folder, "inceptionv3"),
+}
 SYNTHETIC = "the embedded synthetic sample: it shows that the machinery works and says nothing about medicine"
 
 
@@ -22,17 +33,32 @@ class Workspace:
         config: all settings of the run.
         patches: the packed images and their table.
         words: what the patches are, to be shown beside every result.
+        settings: what the caller wants otherwise than the recipes, such as the number of epochs.
     """
 
     name: str
     config: Config
     patches: PatchSet
     words: str
+    settings: dict
 
     @property
     def run_folder(self) -> Path:
         """Where the training of these settings lives."""
         return home() / "runs" / self.name
+
+    def configure(self, recipe: str, **settings) -> Config:
+        """Returns the settings of another recipe in this workspace; the caller's own wishes come last."""
+        return get_config(self.config.preset, recipe, settings | self.settings)
+
+    def train(self, config: Config, name: str, log: Callable[[str], None] = say) -> Run:
+        """Trains, or opens, the run `<workspace>-<name>` on the same data, at the size that the settings ask for."""
+        patches = self.patches if config.size == self.config.size else self.at_size(config.size)
+        return train(patches, config, home() / "runs" / f"{self.name}-{name}", log)
+
+    def at_size(self, size: int) -> PatchSet:
+        """Returns the patches resized to a side in pixels; 0 for as they are."""
+        return open_patches(self.patches.root, size=size or None, progress=False)
 
     @property
     def submission(self) -> Path:
@@ -61,6 +87,7 @@ def open_workspace(
     epochs: int | None = None,
     weights: str | None = None,
     progress: bool = False,
+    story: str = "pcam",
 ) -> Workspace:
     """Finds, or writes, the data of a preset, packs it once and puts the settings together.
 
@@ -70,6 +97,7 @@ def open_workspace(
         epochs: passes over the training patches, when not the preset's.
         weights: `imagenet`, `none` or a path, when not the preset's.
         progress: show packing on stderr.
+        story: a key of `STORIES`: which sample, and which recipe.
 
     Returns:
         The workspace.
@@ -78,21 +106,23 @@ def open_workspace(
         FileNotFoundError: when the full preset has no data.
         ValueError: for settings or data that cannot be used.
     """
-    config = get_config(preset, settings={"epochs": epochs, "weights": weights})
-    root = Path(data_dir).expanduser().resolve() if data_dir else _default_data(preset)
-    own = preset == "sample" and root != sample_folder(home())
-    name = f"{preset}-{root.name}" if own else preset
-    patches = open_patches(root, progress=progress)
-    return Workspace(name, config, patches, SYNTHETIC if is_synthetic(root) else f"the patches of {root.name}")
+    write, folder_of, recipe = STORIES[story]
+    settings = {key: value for key, value in (("epochs", epochs), ("weights", weights)) if value is not None}
+    config = get_config(preset, recipe, settings)
+    if data_dir:
+        root = Path(data_dir).expanduser().resolve()
+    else:
+        root = write(folder_of(home())) if preset == "sample" else _find_data(story)
+    own = preset == "sample" and root != folder_of(home())
+    name = preset if story == "pcam" else f"{preset}-{story}"
+    patches = open_patches(root, size=config.size or None, progress=progress)
+    words = SYNTHETIC if is_synthetic(root) else f"the patches of {root.name}"
+    return Workspace(f"{name}-{root.name}" if own else name, config, patches, words, settings)
 
 
-def _default_data(preset: str) -> Path:
-    if preset == "sample":
-        return write_sample(sample_folder(home()))
-    found = find_kaggle_data()
+def _find_data(story: str) -> Path:
+    found = find_kaggle_data() if story == "pcam" else None
     if found is None:
-        raise FileNotFoundError(
-            "The full preset needs the competition's data and found none under /kaggle/input; "
-            "name its folder, as in `make run PRESET=full DATA=FOLDER`."
-        )
+        place = "the competition's data and found none under /kaggle/input" if story == "pcam" else f"the {story} data"
+        raise FileNotFoundError(f"The full preset needs {place}; name its folder, as in `make run PRESET=full DATA=FOLDER`.")
     return found

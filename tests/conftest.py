@@ -4,6 +4,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from histopath.config import get_config
@@ -39,6 +41,28 @@ def run(small, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("runs") / "small"
     return train(small, get_config("sample", "compact", SMALL), folder, log=lambda line: None)
+
+
+@pytest.fixture(scope="session")
+def three(tmp_path_factory):
+    """Class folders of three colours, 32×32 pixels, each image with noise of its own."""
+    root, rng = tmp_path_factory.mktemp("data") / "three", np.random.default_rng(0)
+    for channel, name in enumerate(("blue", "green", "red")):
+        (root / name).mkdir(parents=True)
+        for number in range(40):
+            image = rng.integers(60, 160, (32, 32, 3), dtype="uint8")
+            image[..., channel] += 60
+            cv2.imwrite(str(root / name / f"{name}_{number:02d}.png"), image)
+    return open_patches(root, cache=tmp_path_factory.mktemp("packed"), progress=False)
+
+
+@pytest.fixture(scope="session")
+def three_run(three, tmp_path_factory):
+    """Three epochs of the compact network on `three`."""
+    from histopath.training import train
+
+    folder = tmp_path_factory.mktemp("runs") / "three"
+    return train(three, get_config("sample", "compact", SMALL | {"epochs": 3}), folder, log=lambda line: None)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def test_the_full_preset_of_the_main_network_starts_from_imagenet_and_the_sample
         ({"dropout": 1.5}, "dropout must lie in [0, 1)"),
         ({"views": 4}, "choose one of 1, 8"),
         ({"val_fraction": 0.6, "holdout_fraction": 0.5}, "leave something for training"),
-        ({"augmentation": "mixup"}, "choose one of dihedral, classic, none"),
+        ({"augmentation": "mixup"}, "choose one of dihedral, classic, rotation, none"),
         ({"tensorboard": "perhaps"}, "tensorboard takes bool"),
         ({"shift": -1}, "shift must lie in 0-32 pixels"),
         ({"seed": -1}, "seed must lie in"),

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from histopath import evaluation, figures
+from histopath.style import COLOURS, legend_columns
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 2, 300)
@@ -27,9 +28,22 @@ HISTORY = pd.DataFrame(
         "learning_rate": 1e-3 / EPOCHS,
     }
 )
-BOXES = [[("input", "96×96×3")], [("left", "1"), ("right", "2")], [("pool", "3"), ("pool", "4")], [("dense", "5")]]
 CURVE = {"AUC 0.80 (0.75-0.85), 300 patches": evaluation.roc(LABELS, PROBABILITIES)[:2]}
 PRECISION = {"this model": evaluation.precision_recall(LABELS, PROBABILITIES)[:2]}
+ORGANS = ("Blood", "Brain", "Breast", "Cervix", "Colon", "Kidney", "Lung", "Lymph", "Mouth")
+LONG = (
+    "brain_glioma",
+    "brain_menin",
+    "breast_malignant",
+    "cervix_koc",
+    "non_cancer",
+    "kidney_tumor",
+    "lung_aca",
+    "Lymph",
+    "Mouth",
+)
+ORGAN_COUNTS = pd.DataFrame(RNG.integers(5, 900, (3, 9)), index=["train", "val", "holdout"], columns=ORGANS)
+ORGAN_ROCS = {f"{name}: AUC 0.97, 1,120 patches": evaluation.roc(LABELS, PROBABILITIES)[:2] for name in ORGANS}
 SLIDES = np.array([f"slide_{number:02d}" for number in RNG.integers(0, 16, 300)])
 
 # name → (a function that draws, the labels of the x and y axis of its first panel)
@@ -81,13 +95,21 @@ DRAWN = {
         "AUC on the holdout",
         "",
     ),
-    "model_plot": (lambda: figures.model_plot(BOXES), "", ""),
+    "model_plot": (lambda: figures.model_plot([[("input", "96×96×3")], [("dense", "5")]] * 2), "", ""),
+    "task_history": (lambda: figures.task_history({"organ": HISTORY, "malignancy": HISTORY}), "epoch", ""),
 }
 
 
 def words(figure):
     """All text of a figure."""
     return [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
+
+
+def all_inside(figure):
+    """Whether everything that is drawn lies within the figure, to a tenth of a pixel."""
+    figure.draw_without_rendering()
+    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    return drawn.x0 > -1e-3 and drawn.y0 > -1e-3 and drawn.x1 < width + 1e-3 and drawn.y1 < height + 1e-3
 
 
 def test_every_chart_is_tested():
@@ -135,15 +157,6 @@ def test_leak_chart_states_counts():
     assert "15 of 16 slides" in text and "0 of 16 slides" in text
 
 
-def test_centre_shift_says_what_is_left_of_the_centre():
-    # 4 of 32 pixels leave 28/32 = 88 % along one side and 77 % along both; 28.8 of 32 leave 10 % and 1 %.
-    text = " ".join(words(figures.centre_shift()))
-    assert "88% and 77% left" in text and "10% and 1% left" in text
-    along, across = figures.centre_shift().axes[0].lines[:2]
-    assert (along.get_ydata()[16], across.get_ydata()[16]) == (0.5, 0.25)
-    assert "75% and 56% left" in " ".join(words(figures.centre_shift(ours=8)))
-
-
 def test_validation_marks_the_best_epoch():
     right = figures.validation_curves(HISTORY).axes[1]
     assert right.collections[0].get_offsets()[0].tolist() == [3, 0.9]
@@ -171,12 +184,100 @@ def test_histogram_counts_every_patch():
     assert sum(bar.get_height() for bar in bars) == 300
 
 
-def test_model_plot_joins_branches_box_by_box_and_forks_elsewhere():
-    figure = figures.model_plot(BOXES)
-    arrows = [note for note in figure.axes[0].texts if getattr(note, "arrow_patch", None)]
-    assert len(arrows) == 2 + 2 + 2
-    assert {"input", "left", "right", "dense", "96×96×3"} <= set(words(figure))
-
-
 def test_the_leak_chart_of_unknown_slides_is_empty():
     assert isinstance(figures.leak_chart({"random split": (0, 0), "split by slide": (0, 0)}), Figure)
+
+
+def test_nine_classes_have_nine_colours():
+    assert len(set(COLOURS)) == len(COLOURS) == len(ORGANS)
+    colours = [bar.get_facecolor() for bar in figures.class_balance(ORGAN_COUNTS).axes[0].patches]
+    assert len(set(colours)) == 9
+
+
+@pytest.mark.parametrize("names", [ORGANS, LONG])
+def test_texts_of_nine_classes_stay_inside_the_figure(names):
+    counts, matrix = ORGAN_COUNTS.set_axis(names, axis=1), np.diag(np.full(9, 2900)) + 7
+    rocs = dict(zip((f"{name}: AUC 0.97, 1,120 patches" for name in names), ORGAN_ROCS.values(), strict=True))
+    for figure in (
+        figures.class_balance(counts * 31),
+        figures.split_bars(counts),
+        figures.confusion_plot(matrix, names),
+        figures.roc_curves(rocs),
+        figures.roc_curves({text.replace("0.97,", "0.97 (0.96-0.98),"): curve for text, curve in rocs.items()}),
+        figures.colour_histograms({"mean red": PROBABILITIES}, LABELS, names),
+        figures.task_history(dict.fromkeys(names, HISTORY)),
+        figures.interval_dots({f"{name}_mobilenetv2": (0.9, 0.85, 0.95) for name in names}),
+    ):
+        assert all_inside(figure)
+
+
+def test_numbers_of_a_bar_fit_into_their_segments():
+    for factor in (1, 40, 500):
+        figure = figures.class_balance(ORGAN_COUNTS * factor)
+        figure.draw_without_rendering()
+        axes = figure.axes[0]
+        segments = [bar.get_window_extent() for bar in axes.patches]
+        assert len(axes.texts) >= 3
+        for text in axes.texts:
+            box = text.get_window_extent()
+            assert any(bar.x0 <= box.x0 and box.x1 <= bar.x1 and bar.y0 <= box.y0 and box.y1 <= bar.y1 for bar in segments)
+
+
+def test_sizes_of_many_classes_share_one_scale_and_two_columns_do_not():
+    panels = [axes for axes in figures.split_bars(ORGAN_COUNTS.iloc[:, :8]).axes if axes.axison]
+    assert len(panels) == 8 and len({axes.get_xlim() for axes in panels}) == 1
+    assert [axes.get_title("left") for axes in panels] == list(ORGANS[:8])
+    assert len({axes.get_xlim() for axes in figures.split_bars(SPLITS).axes}) == 2
+
+
+def test_nine_roc_curves_differ_in_colour_and_stay_clear_of_their_legend():
+    figure = figures.roc_curves(ORGAN_ROCS)
+    axes, (legend,) = figure.axes[0], [figure.axes[0].get_legend()]
+    figure.draw_without_rendering()
+    lines = axes.lines[1:]
+    assert len({line.get_color() for line in lines}) == 9 and len({line.get_linestyle() for line in lines}) == 2
+    assert [text.get_text() for text in legend.get_texts()] == list(ORGAN_ROCS)
+    corner = axes.transData.inverted().transform(legend.get_window_extent().min)
+    top = axes.transData.inverted().transform(legend.get_window_extent().max)[1]
+    # The upper left corner of the legend lies under the diagonal, and no ROC curve worth showing lies there.
+    assert corner[0] > top - 0.03 and np.array_equal(lines[0].get_xdata(), next(iter(ORGAN_ROCS.values()))[0])
+
+
+def test_up_to_three_roc_curves_are_drawn_as_ever():
+    three = figures.roc_curves(dict(list(ORGAN_ROCS.items())[:3])).axes[0]
+    assert [line.get_color() for line in three.lines[1:]] == [COLOURS[1], COLOURS[0], COLOURS[2]]
+    assert [line.get_linestyle() for line in three.lines[1:]] == ["-", "--", "--"]
+
+
+@pytest.mark.parametrize(("classes", "largest"), [(9, 12_345), (9, 12), (6, 678), (4, 1_234_567)])
+def test_counts_of_many_classes_fit_into_their_cells_and_empty_cells_have_no_share(classes, largest):
+    matrix = np.full((classes, classes), largest)
+    matrix[0, 1] = 0
+    figure = figures.confusion_plot(matrix, LONG[:classes])
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    cell = axes.get_window_extent().width / classes
+    assert all(text.get_window_extent().width < cell for text in axes.texts)
+    assert [text.get_text() for text in axes.texts].count("0") == 1
+    assert len(axes.texts) == 2 * classes**2 - 1
+
+
+def test_trainings_have_a_colour_each_train_is_dashed_and_val_solid():
+    figure = figures.task_history({"organ": HISTORY, "malignancy": HISTORY.drop(columns="val_loss")})
+    drawn = [[(line.get_color(), line.get_linestyle()) for line in axes.lines] for axes in figure.axes]
+    organ, malignancy = COLOURS[0], COLOURS[1]
+    assert drawn[0] == [(organ, "--"), (organ, "-"), (malignancy, "--")]
+    assert drawn[1] == [(organ, "--"), (organ, "-"), (malignancy, "--"), (malignancy, "-")]
+    assert drawn[2] == [(organ, "-"), (malignancy, "-")]
+    assert np.array_equal(figure.axes[2].lines[0].get_ydata(), HISTORY["val_auc"])
+    assert [axes.get_title("left") for axes in figure.axes] == ["loss", "accuracy", "AUC of val"]
+    assert {"organ", "malignancy", "train", "val"} <= set(words(figure))
+
+
+def test_a_training_of_one_epoch_is_seen():
+    assert all(line.get_marker() == "o" for line in figures.task_history({"organ": HISTORY[:1]}).axes[0].lines)
+
+
+@pytest.mark.parametrize(("names", "columns"), [(["tumor"] * 3, 5), (ORGANS, 5), (LONG, 4), (["x" * 80], 1), (["x" * 40] * 3, 1)])
+def test_a_legend_has_as_many_columns_as_fit(names, columns):
+    assert legend_columns(names) == columns

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 
+import cv2
 import pandas as pd
 import pytest
 from conftest import PROJECT, SMALL
 
-COMMANDS = ["sample", "pack", "run", "train", "evaluate", "predict", "submit", "check-submission", "models"]
+from histopath.__main__ import app
+
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def test_every_command_explains_itself(command, name):
 
 def test_sample_and_pack(command, tmp_path):
     status, out, _ = command("sample", tmp_path / "made")
-    assert status == 0 and "538 synthetic patches" in out
+    assert status == 0 and "wrote 538 synthetic images" in out
     status, out, _ = command("pack", tmp_path / "made", "--check")
     assert status == 0 and "538 patches (442 labelled) of kaggle are packed" in out and "as they were packed" in out
 
@@ -51,8 +54,26 @@ def test_train_evaluate_predict_submit_and_check(command, sample, tmp_path):
 
 
 def test_evaluate_speaks_in_words(command, ready, sample):
-    status, out, _ = command("evaluate", "--run", ready, "--data", sample)
+    status, out, _ = command("evaluate", "--run", ready, "--data", sample, "--views", 1)
     assert status == 0 and out.startswith("AUC 0.") and "95 % bootstrap over slides" in out
+
+
+def test_a_batch_is_drawn_with_predicted_and_true_label(command, three_run, three, tmp_path):
+    shutil.copytree(three_run.folder, tmp_path / "runs" / "three")
+    status, out, _ = command("show-batch", "--run", "three", "--data", three.root, "--out", tmp_path / "b.png", "--count", 5)
+    lines = out.splitlines()
+    assert status == 0 and len(lines) == 6 and all("predicted: " in line and "correct label: " in line for line in lines[:5])
+    right = sum(line.split("predicted: ")[1].split()[0] == line.split("correct label: ")[1] for line in lines[:5])
+    assert lines[-1].startswith(f"{right} of 5 are right") and cv2.imread(str(tmp_path / "b.png")) is not None
+
+
+def test_copies_are_written_a_number_a_class(command, three, tmp_path):
+    status, out, _ = command("augment", three.root, tmp_path / "copies", "--copies", "1,2,3", "--size", 24)
+    assert status == 0 and out.startswith("240 TIFFs in ")
+    counts = {folder.name: len(list(folder.glob("*.tif"))) for folder in (tmp_path / "copies").iterdir() if folder.is_dir()}
+    assert counts == {"blue": 40, "green": 80, "red": 120}
+    status, out, _ = command("pack", tmp_path / "copies")
+    assert status == 0 and out.startswith("240 patches (240 labelled)")
 
 
 @pytest.mark.slow
@@ -109,6 +130,11 @@ def test_bad_data_ends_in_one_sentence_and_status_2(command, sample, tmp_path, c
         (["run", "--only", "06_magic"], "no notebook for one of 06_magic"),
         (["train", "--data", "{sample}", "--run", ".."], "--run takes the name"),
         (["predict", "--run", "x", "--data", "{sample}", "--out", "absent/x.csv"], "absent/x.csv cannot be written"),
+        (["sample", "--story", "lungs"], "choose one of pcam, gastric, organs"),
+        (["run", "--only", "07_gastric", "--only", "08_organs", "--data", "{sample}"], "--data fits one of gastric, organs"),
+        (["augment", "absent", "copies"], "absent"),
+        (["augment", "{sample}", "copies", "--copies", "0"], "whole numbers above 0"),
+        (["show-batch", "--run", "x", "--data", "{sample}", "--out", "absent/x.png"], "absent/x.png cannot be written"),
         (["nope"], "nope"),
         (["pack"], "Missing argument"),
         (["evaluate", "--run", "x", "--data", "{sample}", "--views", "many"], "--views"),

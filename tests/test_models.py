@@ -1,28 +1,33 @@
-"""The registry: published parameter counts, raw pixels in, probabilities out, saved and loaded alike, weights from files."""
+"""The registry: published parameter counts, raw pixels in, probabilities out, saved and loaded alike, frozen for real."""
 
-import h5py
+import functools
+
 import numpy as np
 import pytest
 
-from histopath.backend import keras
-from histopath.models import (
-    BACKBONES,
-    REGISTRY,
-    build_model,
-    describe_registry,
-    norm_layers,
-    parameter_table,
-    plot_rows,
-    read_model,
+from histopath.backbones import read_model
+from histopath.backend import keras, ops
+from histopath.config import RECIPES, get_config
+from histopath.models import REGISTRY, build_model, describe_registry, freeze_backbones, parameter_table, plot_rows
+from histopath.normalisation import norm_layers
+
+PUBLISHED = [  # network, classes, parameters, trainable: systems 1 and 3
+    ("xception_nasnet", 2, 25_134_301, 25_043_035),
+    ("inceptionv3", 9, 22_329_641, 526_857),
+    ("inceptionv3", 2, 22_327_842, 525_058),
+]
+QUICK = ("simple_cnn", "mobilenet", "compact")
+each = pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in REGISTRY])
+with_backbones = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n, entry in REGISTRY.items() if entry.backbones]
 )
 
-PUBLISHED = {"xception_nasnet": (25_134_301, 25_043_035)}  # system 1
 
-
-@pytest.fixture(scope="module")
-def networks():
+@functools.cache
+def network(name):
+    """One network of the registry for 96×96 patches, built once."""
     keras.utils.set_random_seed(0)
-    return {name: build_model(name) for name in REGISTRY}
+    return build_model(name, size=96)
 
 
 @pytest.fixture(scope="module")
@@ -30,57 +35,80 @@ def pixels():
     return np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype="uint8")
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_parameters_are_those_published(networks, name):
-    total = parameter_table(networks[name])[-1]
-    assert (total["parameters"], total["trainable"]) == PUBLISHED[name]
+@pytest.mark.parametrize(("name", "classes", "parameters", "trainable"), PUBLISHED)
+@pytest.mark.slow
+def test_parameters_are_those_published(name, classes, parameters, trainable):
+    total = parameter_table(build_model(name, heads={"probability": classes}))[-1]
+    assert (total["parameters"], total["trainable"]) == (parameters, trainable)
 
 
-def test_the_parts_of_system_1_have_the_published_sizes(networks):
-    rows = {row["layer"]: row for row in parameter_table(networks["xception_nasnet"])}
+@pytest.mark.slow
+def test_the_parts_of_system_1_have_the_published_sizes():
+    rows = {row["layer"]: row for row in parameter_table(network("xception_nasnet"))}
     assert (rows["xception"]["parameters"], rows["xception"]["output"]) == (20_861_480, "3×3×2048")
     assert (rows["nasnet_mobile"]["parameters"], rows["nasnet_mobile"]["output"]) == (4_269_716, "3×3×1056")
     assert rows["probability"]["parameters"] == 3_105
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", REGISTRY)
-def test_raw_pixels_go_in_and_probabilities_come_out(networks, pixels, name):
-    network = networks[name]
-    assert keras.backend.standardize_dtype(network.inputs[0].dtype) == "uint8"
-    p = network.predict_on_batch(pixels)
-    assert p.shape == (3, 1) and p.dtype == np.float32
+def test_the_small_network_of_system_2_has_its_layers():
+    rows = parameter_table(build_model("simple_cnn"))
+    sizes = [(row["output"], row["parameters"]) for row in rows[:5]]
+    assert sizes[0] == ("54×54×9", 9 * (11 * 11 * 3 + 1)) and sizes[1] == ("26×26×25", 25 * (2 * 2 * 9 + 1))
+    assert [row["output"] for row in rows[2:5]] == ["11×11×38", "9×9×38", "7×7×25"]
+    assert [row["parameters"] for row in rows[5:9]] == [(225 + 1) * 40, 41 * 40, 41 * 10, 11]
+
+
+@each
+def test_raw_pixels_go_in_and_probabilities_come_out(pixels, name):
+    built = network(name)
+    assert keras.backend.standardize_dtype(built.inputs[0].dtype) == "uint8"
+    p = built.predict_on_batch(pixels)
+    assert p.shape == (3, 2 if name in ("densenet121", "inceptionv3") else 1) and p.dtype == np.float32
     assert ((p > 0) & (p < 1)).all()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", REGISTRY)
-def test_a_saved_network_gives_the_same_answers(networks, pixels, tmp_path, name):
-    networks[name].save(tmp_path / "model.keras")
+@each
+def test_a_saved_network_gives_the_same_answers(pixels, tmp_path, name):
+    network(name).save(tmp_path / "model.keras")
     again = read_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(again(pixels, training=False), networks[name](pixels, training=False), atol=1e-6)
+    np.testing.assert_allclose(again(pixels, training=False), network(name)(pixels, training=False), atol=1e-6)
 
 
-def test_each_backbone_of_system_1_sees_its_own_scaling_to_plus_minus_one(networks):
-    edges = np.stack([np.zeros((96, 96, 3)), np.full((96, 96, 3), 255)]).astype("uint8")
-    for backbone in ("xception", "nasnet_mobile"):
-        preprocess = getattr(keras.applications, "xception" if backbone == "xception" else "nasnet").preprocess_input
-        scaled = networks["xception_nasnet"].get_layer(f"{backbone}_scaling")(edges)
-        np.testing.assert_allclose(scaled, preprocess(edges.astype("float32")), atol=1e-6)
+def test_several_classes_get_a_softmax_and_several_tasks_a_head_each(pixels):
+    p = build_model("compact", heads={"label": 3}).predict_on_batch(pixels)
+    np.testing.assert_allclose(p.sum(axis=1), np.ones(3), atol=1e-6)
+    organ, malignancy = build_model("mobilenet", size=96, heads={"organ": 9, "malignancy": 2}).predict_on_batch(pixels)
+    assert organ.shape == (3, 9) and malignancy.shape == (3, 1)
 
 
-def test_batch_normalisation_is_found_inside_the_backbones_and_not_when_frozen(networks):
-    layers = norm_layers(networks["xception_nasnet"])
-    assert len(layers) == 232 and all(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
-    network = build_model("compact")
-    network.trainable = False
-    assert norm_layers(network) == []
+@with_backbones
+def test_frozen_backbones_keep_weights_and_statistics_and_freed_ones_learn(pixels, name):
+    built = build_model(name, size=96, frozen=True)
+    sizes = [built.get_layer(backbone).count_params() for backbone in REGISTRY[name].backbones]
+    assert norm_layers(built) == [layer for layer in built.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    labels = np.eye(2)[[0, 1, 1]] if built.output_shape[1] == 2 else np.array([[0.0], [1.0], [1.0]])
+    for frozen in (True, False):
+        freeze_backbones(built, frozen)
+        built.compile("sgd", "mse", jit_compile=False)
+        before = [[ops.convert_to_numpy(w) for w in built.get_layer(b).weights] for b in REGISTRY[name].backbones]
+        built.train_on_batch(pixels, labels)
+        after = [[ops.convert_to_numpy(w) for w in built.get_layer(b).weights] for b in REGISTRY[name].backbones]
+        same = [all((x == y).all() for x, y in zip(*pair, strict=True)) for pair in zip(before, after, strict=True)]
+        assert same == [frozen] * len(sizes)
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_the_plot_shows_every_layer_once_from_input_to_output(networks, name):
-    rows = plot_rows(networks[name])
-    assert sum(len(row) for row in rows) == len(networks[name].layers)
+def test_batch_normalisation_is_found_inside_the_backbones_and_not_when_frozen():
+    layers = norm_layers(network("mobilenet"))
+    assert len(layers) == 27 and all(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
+    built = build_model("compact")
+    built.trainable = False
+    assert norm_layers(built) == []
+
+
+@each
+def test_the_plot_shows_every_layer_once_from_input_to_output(name):
+    rows = plot_rows(network(name))
+    assert sum(len(row) for row in rows) == len(network(name).layers)
     assert rows[0][0][0] == "patch" and rows[-1][0][0] == "probability"
 
 
@@ -88,75 +116,20 @@ def test_the_plot_shows_every_layer_once_from_input_to_output(networks, name):
 def test_the_registry_is_listed_with_its_counts():
     text = describe_registry()
     assert all(name in text for name in REGISTRY)
-    assert "25,134,301" in text and "25,043,035" in text
+    assert "25,134,301" in text and "25,043,035" in text and "22,327,842  525,058" in text
 
 
-def test_weights_come_from_a_saved_network_and_from_a_weight_file(pixels, tmp_path):
-    source = build_model("compact")
-    source.save(tmp_path / "model.keras")
-    source.save_weights(tmp_path / "net.weights.h5")
-    for file in ("model.keras", "net.weights.h5"):
-        network = build_model("compact", weights=str(tmp_path / file))
-        np.testing.assert_allclose(network(pixels), source(pixels), atol=1e-6)
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("preset", ["sample", "full"])
+def test_every_recipe_names_a_network_and_every_network_has_a_recipe(recipe, preset):
+    assert get_config(preset, recipe).model in REGISTRY
+    assert set(REGISTRY) == {get_config(preset, name).model for name in RECIPES}
 
 
-def write_published_file(network, path):
-    """Writes weights in the HDF5 layout of the files that Keras publishes: a group a layer, an array a weight."""
-    with h5py.File(path, "w") as file:
-        layers = [layer for layer in network.layers if layer.weights]
-        file.attrs["layer_names"] = [layer.name for layer in layers]
-        for layer in layers:
-            group = file.create_group(layer.name)
-            names = [f"{layer.name}/{number}" for number in range(len(layer.weights))]
-            group.attrs["weight_names"] = names
-            for name, weight in zip(names, layer.get_weights(), strict=True):
-                group[name] = weight
-
-
-@pytest.mark.slow
-def test_system_1_takes_the_backbones_files_from_a_folder(networks, tmp_path):
-    source = networks["xception_nasnet"]
-    write_published_file(source.get_layer("xception"), tmp_path / BACKBONES["xception"].file)
-    with pytest.raises(FileNotFoundError, match="NASNet-mobile-no-top.h5"):
-        build_model("xception_nasnet", weights=str(tmp_path))
-    write_published_file(source.get_layer("nasnet_mobile"), tmp_path / "NASNet-mobile-no-top.h5")
-    loaded = build_model("xception_nasnet", weights=str(tmp_path))
-    for backbone in ("xception", "nasnet_mobile"):
-        pairs = zip(loaded.get_layer(backbone).get_weights(), source.get_layer(backbone).get_weights(), strict=True)
-        assert all((a == b).all() for a, b in pairs)
-
-
-def test_a_local_mobilenet_file_loads_as_keras_loads_it(shared):
-    file = shared / "weights" / "mobilenet_7_5_224_tf_no_top.weights.h5"
-    network = keras.applications.MobileNet(alpha=0.75, include_top=False, weights=str(file), input_shape=(96, 96, 3))
-    assert network.count_params() == 1_832_976
-
-
-def test_imagenet_offline_names_the_file_and_the_option(monkeypatch, tmp_path):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(keras.config, "keras_home", lambda: str(tmp_path), raising=False)
-    broken = "http://127.0.0.1:9/xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
-    for name, backbone in list(BACKBONES.items()):
-        changed = type(backbone)(backbone.build, broken, f"absent_{backbone.file}", backbone.md5)
-        monkeypatch.setitem(BACKBONES, name, changed)
-    with pytest.raises(FileNotFoundError, match="^[^\n]*$") as error:
-        build_model("xception_nasnet", weights="imagenet")
-    assert broken in str(error.value) and "--set weights=FOLDER" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "name", "kind"),
-    [(None, "absent.keras", FileNotFoundError), (b"no", "bad.keras", ValueError), (b"no", "bad.weights.h5", ValueError)],
-)
-def test_missing_or_damaged_weights_are_named(tmp_path, content, name, kind):
-    if content:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(kind, match=f"^[^\n]*{name}[^\n]*$"):
-        build_model("compact", weights=str(tmp_path / name))
-
-
-def test_an_unknown_name_and_imagenet_without_a_backbone_are_refused():
+def test_an_unknown_name_a_tiny_size_and_imagenet_without_a_backbone_are_refused():
     with pytest.raises(ValueError, match="the registry has xception_nasnet"):
         build_model("vgg")
     with pytest.raises(ValueError, match="no ImageNet weights"):
         build_model("compact", weights="imagenet")
+    with pytest.raises(ValueError, match="inceptionv3 cannot be built for patches of 32 px"):
+        build_model("inceptionv3", size=32)

@@ -3,15 +3,21 @@
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 from PIL import Image
 
 from histopath import pages
-from histopath.style import DPI, export
+from histopath.style import DPI, INK, export
 
 PATCHES = np.random.default_rng(0).integers(0, 256, (10, 96, 96, 3), dtype=np.uint8)
 DENSITY = np.random.default_rng(1).random((10, 96, 96)).astype(np.float32)
+SLICES = np.random.default_rng(2).integers(0, 256, (16, 224, 224, 3), dtype=np.uint8)
+TRUTHS = ["Lymph", "lung_aca", "non_cancer", "Brain"] * 4
+SAID = ["Lymph", "lung_scc", "non_cancer", "Brain"] * 4
+SHARES = np.linspace(0.5, 0.97, 16)
 DRAWN = {
+    "batch_page": (lambda: pages.batch_page(SLICES, TRUTHS, SAID, SHARES), 16),
     "patch_grid": (lambda: pages.patch_grid(PATCHES, [f"title {n}" for n in range(10)], columns=4), 10),
     "strips": (lambda: pages.strips({"slide_01": PATCHES[:3], "slide_02": PATCHES[3:8]}), 8),
     "transformation_page": (lambda: pages.transformation_page(PATCHES[0], {"a": PATCHES[:3], "b": PATCHES[:2]}), 7),
@@ -50,6 +56,84 @@ def test_cells_are_square_do_not_overlap_and_never_enlarge_a_patch():
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
         assert figure.bbox.y1 - boxes[0].y1 > 2 * 0.2 * figure.dpi  # room for two lines of 10 points
         assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 for box in boxes)
+
+
+def cell_inches(figure):
+    """Sides of the first cell in inches."""
+    box = figure.axes[0].get_window_extent()
+    return box.width / figure.dpi, box.height / figure.dpi
+
+
+@pytest.mark.parametrize(("size", "inches"), [(32, 0.96), (96, 0.96), (128, 1.28), (256, 1.7), (512, 1.7)])
+def test_larger_patches_have_larger_cells_up_to_a_bound(size, inches):
+    images = np.zeros((3, size, size, 3), np.uint8)
+    for figure in (
+        pages.patch_grid(images, columns=3, box=False),
+        pages.strips({"a": images[:2], "b": images}),
+        pages.transformation_page(images[0], {"a": images[:2]}),
+        pages.gradcam_page(images, np.zeros(images.shape[:3]), box=False),
+    ):
+        assert cell_inches(figure) == pytest.approx((inches, inches))
+        assert figure.get_size_inches()[0] <= 7
+
+
+def test_many_large_patches_shrink_to_the_width_of_the_page():
+    figure = pages.patch_grid(SLICES, columns=8, box=False)
+    assert figure.get_size_inches()[0] == pytest.approx(7) and cell_inches(figure)[0] < 0.85
+
+
+def test_every_page_can_leave_the_centre_unframed():
+    for page in (
+        pages.mistakes_page(PATCHES[:2], [0, 1], [0.9, 0.1], box=False),
+        pages.gradcam_page(PATCHES[:2], DENSITY[:2], box=False),
+        DRAWN["batch_page"][0](),
+    ):
+        assert not any(axes.patches for axes in page.axes)
+
+
+def test_batch_says_what_was_predicted_and_what_is_true_in_order():
+    figure = DRAWN["batch_page"][0]()
+    said = [tuple(text.get_text() for text in axes.texts) for axes in figure.axes]
+    assert said[:2] == [("Lymph 0.50", "truth: Lymph"), ("lung_scc 0.53", "truth: lung_aca")] and len(said) == 16
+    assert all(np.array_equal(shown, image) for shown, image in zip(pictures(figure), SLICES, strict=True))
+
+
+def test_mistakes_of_a_batch_differ_in_colour_and_frame():
+    figure = DRAWN["batch_page"][0]()
+    looks = [(axes.texts[0].get_color(), axes.spines["left"].get_linewidth()) for axes in figure.axes]
+    right, wrong = looks[0], looks[1]
+    assert looks == [right, wrong, right, right] * 4
+    assert right[0] != wrong[0] and wrong[1] > 2 * right[1]
+    assert all(
+        axes.spines["top"].get_edgecolor() == to_rgba(colour) for axes, (colour, _) in zip(figure.axes, looks, strict=True)
+    )
+
+
+def test_colours_of_right_and_wrong_survive_the_smallest_palette(tmp_path):
+    export(DRAWN["batch_page"][0](), tmp_path / "page.png", limit=1)
+    with Image.open(tmp_path / "page.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors()}
+    assert len(colours) <= 40
+    assert {tuple(bytes.fromhex(colour[1:])) for colour in (pages.RIGHT, pages.WRONG, "#ffffff", INK)} <= colours
+
+
+@pytest.mark.parametrize("names", [["tumor", "no_tumor"] * 8, ["breast_malignant", "brain_glioma"] * 8], ids=["short", "long"])
+@pytest.mark.parametrize("size", [96, 224, 512])
+@pytest.mark.parametrize("columns", [3, 4, 8])
+def test_texts_of_a_batch_neither_touch_nor_leave_the_page(names, size, columns):
+    figure = pages.batch_page(np.zeros((16, size, size, 3), np.uint8), names, names[::-1], SHARES, columns)
+    figure.draw_without_rendering()
+    texts = [text for axes in figure.axes for text in axes.texts]
+    boxes = [text.get_window_extent() for text in texts] + [axes.get_window_extent() for axes in figure.axes]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes)
+    assert all(text.get_size() >= 8 for text in texts)
+    assert figure.get_size_inches()[0] <= 7 + 1e-6 and len(pictures(figure)) == 16
+
+
+def test_a_batch_with_other_counts_is_refused():
+    with pytest.raises(ValueError):
+        pages.batch_page(SLICES, TRUTHS, SAID[:3], SHARES)
 
 
 def test_grid_shows_the_patches_in_order_with_the_centre_framed():

@@ -45,7 +45,7 @@ def test_a_truncated_network_is_refused_in_one_sentence(run, tmp_path):
 def test_scores_are_kept_beside_those_of_training(run, tmp_path):
     copy = open_run(shutil.copytree(run.folder, tmp_path / "copy"))
     copy.add_metrics(holdout={"auc": 0.5})
-    assert copy.metrics["holdout"] == {"auc": 0.5} and copy.metrics["val"] == run.metrics["val"]
+    assert copy.metrics["holdout"] == {"auc": 0.5} and copy.val == run.val
 
 
 def test_on_its_own_data_only_the_holdout_is_scored(run, small):

@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from histopath import sample
+from histopath import sample, tissue
 
 # What write_sample(folder, seed=0) of VERSION 1 writes; a change of the drawing must raise VERSION and this.
 GOLDEN_SHA256 = "e37e9eee0c547ac03fe03fcda78ac94b045d4e08d1b29c1ee04f185c3e71ec6e"
@@ -73,9 +73,9 @@ def test_the_bytes_are_the_golden_ones(folder):
 
 
 def test_a_patch_drawn_twice_is_the_same():
-    slide, cells = sample.make_slide(0, 2), sample.draw_cells(0)
+    slide, cells = sample.make_slide(0, 2), tissue.draw_cells(0)
     (image, mask), (image_again, mask_again) = (
-        sample.render_patch(sample.generator(9), slide, cells, "centre") for _ in range(2)
+        sample.render_patch(tissue.generator(9), slide, cells, "centre") for _ in range(2)
     )
     assert np.array_equal(image, image_again) and np.array_equal(mask, mask_again)
 
@@ -95,24 +95,18 @@ def test_a_second_writing_without_avx_is_the_same(tmp_path):
     assert folder_sha256(tmp_path / "again") == GOLDEN_SHA256
 
 
-def test_no_float_is_computed(patches):
-    cells, slide = sample.draw_cells(0), sample.make_slide(0, 1)
-    canvas = np.zeros((2, sample.CANVAS, sample.CANVAS), np.int32)
-    fields = [paint(sample.generator(1), 3) for paint in sample.TISSUES.values()]
+def test_no_float_is_computed():
+    slide, cells = sample.make_slide(0, 1), tissue.draw_cells(0)
+    fields = [paint(tissue.generator(1), 3) for paint in sample.TISSUES.values()]
     fields += [part for cell in cells.values() for drawing in cell for part in drawing]
-    fields += [slide.stains, slide.glass, sample.light_table(), sample.grain(sample.generator(1), 5)]
+    fields += [slide.stains, slide.glass]
     assert all(np.issubdtype(field.dtype, np.integer) for field in fields)
-    assert sample.expose(sample.generator(1), canvas, slide).dtype == np.uint8
+    assert sample.render_patch(tissue.generator(1), slide, cells, "none")[0].dtype == np.uint8
 
 
 def test_another_seed_draws_other_patches():
     slide, other = sample.make_slide(0, 5), sample.make_slide(1, 5)
     assert not np.array_equal(slide.stains, other.stains)
-
-
-def test_light_follows_beer_and_lambert():
-    exact = 4096 * 10.0 ** (-np.arange(1024) / 256)
-    assert np.abs(sample.light_table() - exact).max() < 2  # in 1/4096: truncation and a six-digit ratio
 
 
 def test_files_are_tiffs_like_those_of_the_competition(folder):

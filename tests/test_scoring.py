@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histopath.scoring import describe_scores, find_rows, predict_table, score_run, submit_run
+from histopath.scoring import describe_scores, draw_batch, find_rows, predict_table, score_run, submit_run
 from histopath.submission import read_ids
 
 
@@ -55,9 +55,30 @@ def test_a_listed_id_without_a_patch_is_named(patches):
         find_rows(fewer, list(patches.table["id"][-3:]))
 
 
-def test_three_classes_are_refused_before_predicting(run, small):
-    with pytest.raises(ValueError, match="has 3 classes"):
+def test_a_class_that_the_run_does_not_know_is_refused_before_predicting(run, small):
+    with pytest.raises(ValueError, match="has the class a, which the run does not know; its classes are no_tumor, tumor"):
         score_run(run, dataclasses.replace(small, class_names=("a", "b", "c")))
+
+
+def test_a_run_of_three_classes_scores_predicts_and_draws(three_run, three, tmp_path):
+    scores = score_run(three_run, three)
+    assert scores["patches"] == len(three_run.rows("holdout")) and len(scores["confusion"]) == 3
+    text = describe_scores(scores)
+    assert "macro AUC" in text and [line.split()[0] for line in text.splitlines()[4:7]] == ["blue", "green", "red"]
+    table = predict_table(three_run, three, tmp_path / "p.csv", views=1)
+    assert list(table) == ["id", "label", "p_blue", "p_green", "p_red"] and len(table) == len(three)
+    np.testing.assert_allclose(table[["p_blue", "p_green", "p_red"]].sum(axis=1), np.ones(len(table)), atol=1e-5)
+    drawn = draw_batch(three_run, three, count=7)
+    assert len(drawn) == 7 and set(drawn["row"]) <= set(three_run.rows("holdout")["row"])
+    assert set(drawn["truth"]) | set(drawn["prediction"]) <= {"blue", "green", "red"}
+    with pytest.raises(ValueError, match="more than two classes apart"):
+        submit_run(three_run, three, tmp_path / "s.csv")
+
+
+def test_classes_are_matched_by_name_whatever_their_order(three_run, three):
+    turned = three.table.assign(label=2 - three.table["label"])
+    other = dataclasses.replace(three, table=turned, class_names=three.class_names[::-1])
+    assert score_run(three_run, other, views=1) == score_run(three_run, three, views=1)
 
 
 def test_data_without_a_sample_submission_is_refused(run, patches, tmp_path):

@@ -96,6 +96,16 @@ def test_counts_add_up():
     assert counts["patches"].sum() == 400 and counts["slides"].sum() == 20
 
 
+def test_many_classes_are_divided_alike_and_a_rare_one_is_named():
+    patches = table(slides=0).assign(label=np.arange(400) % 9)
+    splits = split_patches(patches)
+    shares = splits.groupby("split")["label"].value_counts(normalize=True)
+    assert shares.min() > 0.09 and shares.max() < 0.13
+    assert list(check_splits(splits)["classes"]) == [9, 9, 9]
+    with pytest.raises(ValueError, match="^The class kidney has 2 different labelled patches[^\n]*remove the class.$"):
+        split_patches(patches.iloc[:20], class_names=["brain"] * 2 + ["kidney"] * 7)
+
+
 def test_a_random_split_leaks_slides_and_a_split_by_slide_does_not():
     leaks = count_leaks(table(), 0.15, 0.2)
     assert leaks["random split"] == (20, 20) and leaks["split by slide"] == (0, 20)
@@ -107,9 +117,9 @@ def test_a_random_split_leaks_slides_and_a_split_by_slide_does_not():
     [
         (lambda t: t.assign(label=-1), "No patch has a label"),
         (lambda t: t.assign(label=1), "are of class 1"),
-        (lambda t: t.assign(label=np.arange(400) % 3), "has 3 classes"),
+        (lambda t: t.assign(label=np.where(np.arange(400) == 7, 2, t["label"])), "The class 2 has 1 different labelled patches"),
         (lambda t: t.assign(slide=np.where(np.arange(400) % 2, "a", "b")), "2 slides are too few"),
-        (lambda t: t.iloc[:3].assign(label=[0, 1, 1], slide=""), "too few to divide"),
+        (lambda t: t.iloc[:6].assign(label=[0, 1] * 3, slide=""), "too few to divide"),
     ],
 )
 def test_what_cannot_be_divided_is_refused_in_one_sentence(change, words):

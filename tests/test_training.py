@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,12 +16,18 @@ from conftest import PROJECT, SMALL
 from sklearn.metrics import roc_auc_score
 
 from histopath.backend import keras, ops
+from histopath.batches import Batches, count_seen, repeat_rows
 from histopath.config import get_config
 from histopath.files import locked
 from histopath.inference import predict
-from histopath.models import build_model, norm_layers
+from histopath.models import build_model
+from histopath.normalisation import norm_layers, reestimate_norm
+from histopath.organs import SUBCLASSES
+from histopath.patches import open_patches
 from histopath.runs import open_run
-from histopath.training import Batches, choose_precision, reestimate_norm, train
+from histopath.scoring import describe_scores, predict_table, score_run
+from histopath.splits import split_patches
+from histopath.training import choose_precision, train
 
 
 def quiet(line):
@@ -32,13 +39,13 @@ def test_a_run_folder_holds_everything(run):
     assert files == {"config.json", "history.csv", "identity.json", "metrics.json", "model.keras", "splits.csv"}
     assert list(run.history["epoch"]) == [1, 2]
     assert run.metrics["best_epoch"] == run.history["val_auc"].idxmax() + 1
-    assert set(run.metrics["val"]) >= {"auc", "auc_low", "auc_high", "patches"}
-    assert 0 <= run.metrics["threshold"] <= 1
+    assert set(run.val) >= {"auc", "auc_low", "auc_high", "patches"}
+    assert 0 <= run.threshold <= 1
 
 
 def test_the_saved_network_gives_the_val_auc_of_its_epoch(run, small):
     val = run.rows("val")
-    p = predict(run.network, small.images, val["row"], views=1, batch_size=run.config.predict_batch)
+    p = predict(open_run(run.folder).network, small.images, val["row"], views=1, batch_size=run.config.predict_batch)
     assert roc_auc_score(val["label"], p) == pytest.approx(run.history["val_auc"].max(), abs=0.02)
 
 
@@ -107,8 +114,8 @@ def test_reestimated_statistics_are_those_of_all_batches_together():
 
 
 def test_batches_hang_on_seed_and_epoch_alone(small):
-    rows, labels = np.arange(100), np.arange(100)
-    first, resumed = Batches(small.images, rows, labels, 16, seed=1), Batches(small.images, rows, labels, 16, seed=1, epoch=1)
+    rows, targets = np.arange(100), [np.arange(100)[:, None]]
+    first, resumed = Batches(small.images, rows, targets, 16, seed=1), Batches(small.images, rows, targets, 16, seed=1, epoch=1)
     start = [label for _, part in (first[i] for i in range(len(first))) for label in part[:, 0]]
     first.on_epoch_end()
     assert (first[0][1] == resumed[0][1]).all() and (first[2][0] == resumed[2][0]).all()
@@ -177,3 +184,90 @@ def test_a_killed_training_resumes_to_the_result_of_an_uninterrupted_one(sample,
     histories = [pd.read_csv(tmp_path / name / "history.csv").drop(columns="seconds") for name in ("whole", "broken")]
     np.testing.assert_allclose(*histories, rtol=0.02, atol=0.02)  # threads add floats in another order
     assert not list((tmp_path / "broken").glob("*.part*")) and not (tmp_path / "broken" / "state.npz").exists()
+
+
+def test_three_classes_are_learned_with_a_softmax(three_run):
+    assert three_run.network.output_shape == (None, 3) and three_run.threshold is None
+    assert three_run.metrics["tasks"]["label"]["class_names"] == ["blue", "green", "red"]
+    assert three_run.val["auc"] > 0.8 and len(three_run.val["classes"]) == 3
+
+
+@pytest.fixture(scope="module")
+def cancers(tmp_path_factory):
+    """Four images of 32×32 pixels of every subclass, in the Multi Cancer layout: the malignant ones bright."""
+    root, rng = tmp_path_factory.mktemp("data") / "cancers", np.random.default_rng(0)
+    for name, subclass in SUBCLASSES.items():
+        folder = root / subclass.organ / name
+        folder.mkdir(parents=True)
+        for number in range(6):
+            low = 120 if subclass.malignancy == "Malignant" else 20
+            cv2.imwrite(str(folder / f"{name}_{number}.png"), rng.integers(low, low + 90, (32, 32, 3), dtype="uint8"))
+    return open_patches(root, cache=tmp_path_factory.mktemp("packed"), progress=False)
+
+
+@pytest.mark.slow
+def test_two_tasks_are_learned_by_one_network_with_two_heads(cancers, tmp_path):
+    config = get_config("sample", "compact", SMALL | {"task": "organ+malignancy", "epochs": 2})
+    both = train(cancers, config, tmp_path / "both", quiet)
+    assert [output.shape[1] for output in both.network.outputs] == [9, 1]
+    assert list(both.metrics["tasks"]) == ["organ", "malignancy"]
+    assert both.metrics["tasks"]["malignancy"]["val"]["auc"] > 0.8
+    assert {"val_auc_organ", "val_auc_malignancy"} <= set(both.history)
+    scores = score_run(both, cancers)
+    assert set(scores["tasks"]) == {"organ", "malignancy"} and "organ:" in describe_scores(scores)
+    table = predict_table(both, cancers, tmp_path / "p.csv", views=1)
+    assert len(table) == len(cancers) and {"organ", "p_Brain", "malignancy", "p_Malignant"} <= set(table)
+    alone = train(cancers, dataclasses.replace(config, task="malignancy", epochs=1), tmp_path / "alone", quiet)
+    assert alone.rows("holdout")["id"].tolist() == both.rows("holdout")["id"].tolist()
+
+
+def test_copies_repeat_the_images_of_train_alone_and_balance_them(three):
+    splits = split_patches(three.table).assign(slide="")
+    train_rows = splits[splits["split"] == "train"]
+    seen = repeat_rows(train_rows, "1,2,3", 3)
+    counts, times = train_rows["label"].value_counts(), seen["label"].value_counts()
+    assert [times[label] for label in range(3)] == [counts[0], 2 * counts[1], 3 * counts[2]]
+    assert set(seen["row"]) == set(train_rows["row"])
+    table = count_seen(splits, "1,2,3", three.class_names)
+    assert table["seen"].tolist() == [times[label] for label in range(3)]
+    published = pd.DataFrame({"split": "train", "label": [0] * 140 + [1] * 560})
+    assert count_seen(published, get_config("full", "simple_cnn").copies, ("non_cancer", "cancer"))["seen"].tolist() == [
+        2800,
+        3360,
+    ]
+    with pytest.raises(ValueError, match="gives 2 numbers for 3 classes"):
+        repeat_rows(train_rows, "6,20", 3)
+
+
+@pytest.mark.slow
+def test_frozen_first_then_everything_and_the_same_when_resumed_between(small, tmp_path):
+    config = get_config("sample", "mobilenet", SMALL | {"epochs": 3, "unfreeze_epoch": 2, "views": 1})
+    lines = []
+    whole = train(small, config, tmp_path / "whole", lines.append)
+    assert "the backbones are frozen: 769 parameters are trained" in lines
+    for stop in (1, 2):
+        folder = tmp_path / f"cut_{stop}"
+        with pytest.raises(KeyboardInterrupt):
+            train(small, config, folder, StopAfter(stop))
+        lines.clear()
+        resumed = train(small, config, folder, lines.append)
+        assert f"resuming after epoch {stop} of 3" in lines
+        np.testing.assert_allclose(resumed.history["loss"], whole.history["loss"], rtol=2e-2)
+
+
+class StopAfter:
+    """Interrupts a training when the line of an epoch is logged."""
+
+    def __init__(self, epoch):
+        self.start = f"epoch {epoch}/"
+
+    def __call__(self, line):
+        if line.startswith(self.start) and "val loss" in line:
+            raise KeyboardInterrupt
+
+
+def test_an_epoch_can_end_after_some_steps(three, tmp_path):
+    config = get_config("sample", "compact", SMALL | {"epochs": 1, "epoch_steps": 2, "views": 1})
+    batches = Batches(three.images, np.arange(100), [np.zeros((100, 1))], 16, seed=0, steps=2)
+    assert len(batches) == 2
+    assert len(train(three, config, tmp_path / "short", quiet).history) == 1

@@ -40,6 +40,18 @@ def test_the_full_preset_without_data_says_how_to_name_it(at_home):
         open_workspace("full")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("story", "recipe", "size"), [("gastric", "simple_cnn", 224), ("organs", "inceptionv3", 96)])
+def test_the_other_stories_have_samples_recipes_and_names_of_their_own(at_home, story, recipe, size):
+    work = open_workspace(story=story)
+    assert (work.name, work.config.recipe, work.words) == (f"sample-{story}", recipe, SYNTHETIC)
+    assert work.patches.images.shape[1:] == (size, size, 3) and work.patches.root == at_home / "data" / f"sample-{story}"
+    assert work.at_size(32).images.shape[1:] == (32, 32, 3)
+    assert open_workspace(story=story, epochs=7).configure("compact", epochs=3).epochs == 7
+    with pytest.raises(FileNotFoundError, match=f"needs the {story} data"):
+        open_workspace("full", story=story)
+
+
 def test_on_kaggle_the_competition_is_found(at_home, monkeypatch):
     monkeypatch.setattr(workspace, "find_kaggle_data", lambda: at_home / "data" / "sample")
     assert open_workspace("full", weights="none").patches.root == at_home / "data" / "sample"
