@@ -1,11 +1,15 @@
-"""What a network is fed while it trains. In: memory-mapped patches, row numbers, labels. Out: shuffled batches."""
+"""What a network is fed while it trains. In: memory-mapped patches, row numbers, labels. Out: shuffled batches.
+
+Batches are streamed, patches from the memory-mapped array, or resident: the patches live on the device, the host sends row
+numbers, and they are gathered inside the compiled step.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from histopath.backend import keras
+from histopath.backend import keras, ops
 from histopath.config import parse_copies
 
 
@@ -16,7 +20,7 @@ class Batches(keras.utils.PyDataset):
         """Takes what the batches are drawn from.
 
         Args:
-            images: uint8 (M, H, W, 3), memory-mapped or not.
+            images: uint8 (M, H, W, 3), memory-mapped or not; None to give the row numbers instead of the patches.
             rows: row numbers to draw, (N,); a row may stand there several times.
             targets: for each output of the network float32 (N, K).
             batch_size: patches in a batch, at most N.
@@ -36,7 +40,9 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index):
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         targets = tuple(target[chosen] for target in self.targets)
-        return self.images[self.rows[chosen]], targets if len(targets) > 1 else targets[0]
+        rows = self.rows[chosen]
+        inputs = rows.astype("int32") if self.images is None else self.images[rows]
+        return inputs, targets if len(targets) > 1 else targets[0]
 
     def on_epoch_end(self):
         """Draws the order of the next epoch."""
@@ -46,6 +52,28 @@ class Batches(keras.utils.PyDataset):
         """Draws the order of any epoch, from 0 on."""
         self.epoch = epoch
         self.order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.rows))
+
+
+class ResidentPatches(keras.layers.Layer):
+    """Patches on the device: row numbers int32 (N,) in, uint8 patches (N, H, W, 3) out. Trained with, never saved."""
+
+    def __init__(self, images, **how):
+        """Copies `images`, uint8 (M, H, W, 3), to the device as one variable that is not trained."""
+        super().__init__(trainable=False, dtype="uint8", **how)
+        self.images = self.add_weight(
+            shape=images.shape,
+            initializer=lambda shape, dtype=None: ops.convert_to_tensor(images),
+            dtype="uint8",
+            trainable=False,
+        )
+
+    def call(self, rows):
+        """Gathers the patches of these rows."""
+        return ops.take(self.images, rows, axis=0)
+
+    def compute_output_spec(self, rows):
+        """One patch a row number."""
+        return keras.KerasTensor((*rows.shape, *self.images.shape[1:]), dtype="uint8")
 
 
 def repeat_rows(rows: pd.DataFrame, copies: str, class_count: int) -> pd.DataFrame:

@@ -42,6 +42,9 @@ class Config:
         shift: largest shift of a patch, in pixels; 4 keeps the labelled centre in the centre.
         stain: relative spread of the haematoxylin, eosin and residual strengths.
         precision: `auto` (mixed on a GPU, float32 elsewhere) or a Keras dtype policy.
+        feed: `stream` (patches from the memory-mapped array), `resident` (patches on the device, row numbers from the
+            host) or `auto` (resident on an accelerator where they fit). The batches are the same.
+        devices: local devices that share each batch; 0 for all accelerators, or the processor where there is none.
         views: views averaged at prediction, 8 or 1.
         predict_batch: patches in one prediction step.
         norm_patches: training patches from which batch normalisation is re-estimated after each epoch.
@@ -73,6 +76,8 @@ class Config:
     shift: int = 4
     stain: float = 0.2
     precision: str = "auto"
+    feed: str = "auto"
+    devices: int = 0
     views: int = 8
     predict_batch: int = 64
     norm_patches: int = 4096
@@ -289,6 +294,7 @@ def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
 
 def _check_ranges(config: Config) -> None:
     _check_choice("augmentation", config.augmentation, ("dihedral", "classic", "rotation", "none"))
+    _check_choice("feed", config.feed, ("auto", "stream", "resident"))
     _check_choice("number of views", str(config.views), ("1", "8"))
     for key in ("batch_size", "epochs", "predict_batch", "norm_patches", "patience", "learning_rate", "clip_norm"):
         if not 0 < getattr(config, key) < float("inf"):
@@ -300,7 +306,7 @@ def _check_ranges(config: Config) -> None:
         raise ValueError("val_fraction and holdout_fraction must both be above 0 and leave something for training.")
     if config.size and not 16 <= config.size <= 4096:
         raise ValueError(f"The setting size must be 0 or lie in 16-4096 pixels and is {config.size}.")
-    for key in ("epoch_steps", "unfreeze_epoch"):
+    for key in ("epoch_steps", "unfreeze_epoch", "devices"):
         if getattr(config, key) < 0:
             raise ValueError(f"The setting {key} must be 0 or above and is {getattr(config, key)}.")
     parse_copies(config.copies, 1)

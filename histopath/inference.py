@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from histopath.backend import keras
+from histopath.backend import keras, uses_xla
 from histopath.progress import progress_bar
 
 
@@ -77,19 +77,6 @@ def prediction_step(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """Returns the compiled forward pass of a network."""
     network.jit_compile = uses_xla()
     return network.predict_on_batch
-
-
-def uses_xla() -> bool:
-    """Whether steps are compiled by XLA: always on JAX, never on TensorFlow.
-
-    On a processor TensorFlow's XLA is many times slower for these networks; on a GPU it has not been measured yet.
-    """
-    return keras.backend.backend() == "jax"
-
-
-def accelerators() -> list[str]:
-    """Returns the names of the local GPUs or TPUs that the Keras backend sees."""
-    return [name for name in keras.distribution.list_devices() if not name.lower().startswith("cpu")]
 
 
 def check_size(network: keras.Model, images: np.ndarray) -> None:

@@ -44,6 +44,9 @@ class FlatAdam(keras.optimizers.Optimizer):
 
     def _backend_apply_gradients(self, grads, trainable_variables):
         gradients = [_join([grads[i] for i in group]) for group in self._groups]
+        replicas = _replica_context()
+        if replicas:
+            gradients = replicas.all_reduce("SUM", gradients)
         norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in gradients))
         scale = ops.minimum(1.0, self.clip_norm / ops.maximum(norm, 1e-12))
         step = ops.cast(self.iterations + 1, "float32")
@@ -51,19 +54,30 @@ class FlatAdam(keras.optimizers.Optimizer):
         rate = ops.cast(self.learning_rate, "float32") * correction
         keep = ops.minimum(self.average_momentum, step / (9 + step)) * ops.cast(step > 1, "float32")
         for group, gradient, moments in zip(self._groups, gradients, self._moments, strict=True):
-            variables = [trainable_variables[i] for i in group]
-            weights = self._update(variables, gradient * scale, moments, rate, keep)
-            for variable, value in zip(variables, _part(weights, variables), strict=True):
-                variable.assign(ops.reshape(value, variable.shape))
+            variables = [*moments, *(trainable_variables[i] for i in group)]
+            arguments = (gradient * scale, rate, keep)
+            if replicas:
+                replicas.merge_call(self._update_replicas, args=([variable.value for variable in variables], *arguments))
+            else:
+                self._update(variables, *arguments)
 
-    def _update(self, variables, gradient, moments, rate, keep):
-        """Advances one group by one step and returns its new weights as a vector."""
-        first, second, average = moments
+    def _update_replicas(self, strategy, variables, *arguments):
+        """Advances one group on every device of a TensorFlow strategy; all devices do the same."""
+
+        def update(first, others, *arguments):
+            self._update([first, *others], *arguments)
+
+        strategy.extended.update(variables[0], update, args=(variables[1:], *arguments), group=False)
+
+    def _update(self, variables, gradient, rate, keep):
+        """Advances one group by one step: its two moments, its average, then its weights."""
+        first, second, average, *weights = variables
         first.assign(first + (gradient - first) * (1 - self.beta_1))
         second.assign(second + (ops.square(gradient) - second) * (1 - self.beta_2))
-        weights = _join(variables) - rate * first / (ops.sqrt(second) + self.epsilon)
-        average.assign(average * keep + weights * (1 - keep))
-        return weights
+        moved = _join(weights) - rate * first / (ops.sqrt(second) + self.epsilon)
+        average.assign(average * keep + moved * (1 - keep))
+        for weight, value in zip(weights, _part(moved, weights), strict=True):
+            weight.assign(ops.reshape(value, weight.shape))
 
     def averages(self):
         """Returns the averaged weights as NumPy arrays, in the order and shapes of the variables given to `build`."""
@@ -73,6 +87,16 @@ class FlatAdam(keras.optimizers.Optimizer):
             parts = _part(ops.convert_to_tensor(average), variables)
             answer += [ops.convert_to_numpy(part).reshape(v.shape) for part, v in zip(parts, variables, strict=True)]
         return answer
+
+
+def _replica_context():
+    """The context of a step that TensorFlow runs on several devices at once; None for a step on one."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return context if context and context.num_replicas_in_sync > 1 else None
 
 
 def _group(sizes: list[int]) -> list[list[int]]:

@@ -12,15 +12,15 @@ import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
 
 from histopath.augment import augmentation_layers
-from histopath.backend import keras, ops
-from histopath.batches import Batches, one_of, repeat_rows
+from histopath.backend import accelerators, device_memory, keras, ops, several_devices, uses_xla
+from histopath.batches import Batches, ResidentPatches, one_of, repeat_rows
 from histopath.config import Config
 from histopath.evaluation import best_threshold, evaluate
 from histopath.files import locked, replacing, write_table, write_text
-from histopath.inference import accelerators, check_size, predict_heads, uses_xla
+from histopath.inference import check_size, predict_heads
 from histopath.models import REGISTRY, build_model, freeze_backbones
 from histopath.multiclass import evaluate_classes
-from histopath.normalisation import reestimate_norm
+from histopath.normalisation import norm_layers, reestimate_norm
 from histopath.optimizer import FlatAdam
 from histopath.organs import read_tasks
 from histopath.patches import PatchSet
@@ -63,9 +63,11 @@ def _train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str],
         log(f"{folder.name} is already trained with these settings on these patches")
         return open_run(folder)
     splits = split_patches(patches.table, config.val_fraction, config.holdout_fraction, config.seed, patches.class_names)
-    session = _Session(patches, config, folder, splits, log)
-    _prepare_folder(folder, identity, config, splits, log)
-    session.fit()
+    scope, devices = several_devices(config.devices)
+    with scope:
+        session = _Session(patches, config, folder, splits, log, devices)
+        _prepare_folder(folder, identity, config, splits, log)
+        session.fit()
     write_text(folder / "metrics.json", json.dumps(session.summary(), indent=2) + "\n")
     session.state_file.unlink()
     finished = open_run(folder)
@@ -76,8 +78,9 @@ def _train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str],
 class _Session(keras.callbacks.Callback):
     """One training in progress: the network being fitted, what is scored after an epoch, and the state for resuming."""
 
-    def __init__(self, patches, config, folder, splits, log):
+    def __init__(self, patches, config, folder, splits, log, devices=1):
         super().__init__()
+        self.devices = devices
         self.patches, self.config, self.folder, self.splits, self.log = patches, config, folder, splits, log
         self.state_file = folder / "state.npz"
         self.part = {name: group for name, group in splits.groupby("split")}
@@ -96,18 +99,44 @@ class _Session(keras.callbacks.Callback):
         try:
             self.network = build_model(config.model, config.weights, **whole)
             layers = augmentation_layers(config.augmentation, config.seed, config.shift, config.stain)
-            x = inputs = keras.Input(self.network.input_shape[1:], dtype="uint8")
+            x, inputs = self._feed()
             for layer in layers:
                 x = layer(x)
             answers = zip(heads, keras.tree.flatten(self.network(x)), strict=True)
             named = [keras.layers.Identity(name=name, dtype="float32")(answer) for name, answer in answers]
             self.trainer = keras.Model(inputs, named if len(named) > 1 else named[0])
-            self.network_state = list(self.trainer.variables)  # weights and seeds, but nothing that compiling adds
+            held = {id(variable) for variable in self.resident.variables} if self.resident else set()
+            # Weights and seeds, but neither the patches nor anything that compiling adds.
+            self.network_state = [variable for variable in self.trainer.variables if id(variable) not in held]
         finally:
             keras.config.set_dtype_policy(policy)
         check_size(self.network, self.patches.images)
         mixed = self.trainer.dtype_policy != policy
-        self.saved = build_model(config.model, **whole) if mixed else self.network
+        self.saved = build_model(config.model, **whole) if mixed or self.devices > 1 else self.network
+        if self.devices > 1:
+            self._share_batches()
+
+    def _share_batches(self):
+        """Every device takes a part of each batch; batch normalisation sees the whole, as on one device."""
+        if self.config.batch_size % self.devices:
+            raise ValueError(
+                f"The setting batch_size must be a multiple of the {self.devices} devices; it is {self.config.batch_size}."
+            )
+        if keras.backend.backend() == "tensorflow":  # on JAX a batch is one array, wherever its parts lie
+            for layer in norm_layers(self.network):
+                layer.synchronized = True
+        self.log(f"{self.devices} devices, each with {self.config.batch_size // self.devices} patches of a batch")
+
+    def _feed(self):
+        """Where patches enter the step, and the input of the step: patches themselves, or row numbers of resident ones."""
+        learned = np.unique(self.part["train"]["row"])
+        self.resident = None
+        if is_resident(self.config.feed, len(learned) * self.patches.images[0].nbytes, self.log):
+            self.resident = ResidentPatches(self.patches.images[learned], name="patches")
+            inputs = keras.Input((), dtype="int32")
+            return self.resident(inputs), inputs
+        inputs = keras.Input(self.network.input_shape[1:], dtype="uint8")
+        return inputs, inputs
 
     def _draw_batches(self):
         """Rows to train on, each as often as `copies` says, and what each output should answer."""
@@ -117,9 +146,11 @@ class _Session(keras.callbacks.Callback):
             one_of(task.answers(drawn["label"]), output.shape[1])
             for task, output in zip(self.tasks, self.network.outputs, strict=True)
         ]
-        self.batches = Batches(
-            self.patches.images, drawn["row"].to_numpy(), targets, config.batch_size, config.seed, 0, config.epoch_steps
-        )
+        images, rows = self.patches.images, drawn["row"].to_numpy()
+        self.drawn = rows
+        if self.resident:
+            images, rows = None, np.searchsorted(np.unique(rows), rows)
+        self.batches = Batches(images, rows, targets, config.batch_size, config.seed, 0, config.epoch_steps)
 
     def _phases(self) -> list[tuple[bool | None, int, int]]:
         """Phases of the training: whether the backbones are frozen (None: as published), epochs before it, its last epoch."""
@@ -241,7 +272,7 @@ class _Session(keras.callbacks.Callback):
     def _use_averages(self):
         for variable, value in zip(self.network.trainable_variables, self.adam.averages(), strict=True):
             variable.assign(value)
-        rows = self.batches.rows
+        rows = self.drawn
         size = min(self.config.predict_batch, self.config.norm_patches, len(rows))
         count = max(1, min(self.config.norm_patches, len(rows)) // size)
         chosen = np.random.default_rng(self.config.seed).permutation(rows)[: count * size]
@@ -299,6 +330,23 @@ class _Session(keras.callbacks.Callback):
             raise self._damaged(error) from None
         write_table(self.folder / "history.csv", pd.DataFrame(self.rows))
         self.log(f"resuming after epoch {len(self.rows)} of {self.config.epochs}")
+
+
+def is_resident(feed: str, size: int, log: Callable[[str], None]) -> bool:
+    """Whether training patches are kept on the device: as told, else on an accelerator of which they fill at most half.
+
+    Args:
+        feed: the setting of that name.
+        size: bytes of the patches.
+        log: takes one line where the patches would be resident but do not fit.
+    """
+    if feed != "auto" or not accelerators():
+        return feed == "resident"
+    room = device_memory()
+    if room is not None and size <= room / 2:
+        return True
+    log(f"streaming the patches: {size / 1e9:.1f} GB do not fit into half of the device's {(room or 0) / 1e9:.1f} GB")
+    return False
 
 
 def choose_precision(name: str) -> str:

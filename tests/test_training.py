@@ -1,6 +1,7 @@
 """Training: it learns, it is right at prediction, it goes on where it was killed, it loses nothing."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from conftest import PROJECT, SMALL
 from sklearn.metrics import roc_auc_score
 
+from histopath import backend, training
 from histopath.backend import keras, ops
 from histopath.batches import Batches, count_seen, repeat_rows
 from histopath.config import get_config
@@ -27,7 +29,7 @@ from histopath.patches import open_patches
 from histopath.runs import open_run
 from histopath.scoring import describe_scores, predict_table, score_run
 from histopath.splits import split_patches
-from histopath.training import choose_precision, train
+from histopath.training import choose_precision, is_resident, train
 
 
 def quiet(line):
@@ -124,6 +126,62 @@ def test_batches_hang_on_seed_and_epoch_alone(small):
 
 
 @pytest.mark.slow
+def test_resident_patches_are_trained_on_as_streamed_ones_are(run, small, tmp_path):
+    lines = []
+    resident = train(small, dataclasses.replace(run.config, feed="resident"), tmp_path / "resident", lines.append)
+    np.testing.assert_allclose(resident.history["loss"], run.history["loss"], rtol=1e-3)
+    assert resident.splits.equals(run.splits)
+    saved = open_run(resident.folder).network
+    assert saved.count_params() == run.network.count_params() and saved.input_shape == run.network.input_shape
+
+
+def test_patches_that_do_not_fit_the_device_are_streamed_and_it_is_said(monkeypatch):
+    lines = []
+    assert is_resident("resident", 10**15, lines.append) and not is_resident("stream", 1, lines.append)
+    assert not is_resident("auto", 1, lines.append) and lines == []  # no accelerator: nothing to be said
+    monkeypatch.setattr(training, "accelerators", lambda: ["gpu:0"])
+    monkeypatch.setattr(training, "device_memory", lambda: 16 * 10**9)
+    assert is_resident("auto", 8 * 10**9, lines.append) and lines == []
+    assert not is_resident("auto", 9 * 10**9, lines.append)
+    assert lines == ["streaming the patches: 9.0 GB do not fit into half of the device's 16.0 GB"]
+
+
+DEVICES = """
+import json, sys
+from pathlib import Path
+from histopath.config import get_config
+from histopath.patches import open_patches
+from histopath.training import train
+patches = open_patches(Path(sys.argv[1]), progress=False)
+settings = json.loads(sys.argv[2])
+train(patches, get_config("sample", "compact", settings), Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_train_to_the_losses_of_one(sample, tmp_path):
+    settings = SMALL | {"augmentation": "none", "views": 1, "epoch_steps": 4}
+    losses, environment = {}, {**os.environ, "HISTOPATH_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)}
+    for devices in (1, 2):
+        told = json.dumps(settings | {"devices": devices})
+        command = [sys.executable, "-c", DEVICES, str(sample), told, str(tmp_path / f"on_{devices}")]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-2000:]
+        losses[devices] = open_run(tmp_path / f"on_{devices}").history[["loss", "val_loss"]]
+    assert "2 devices, each with 8 patches of a batch" in done.stdout
+    np.testing.assert_allclose(losses[2], losses[1], rtol=1e-3)
+
+
+def test_devices_must_share_a_batch_evenly_and_be_there(small, tmp_path, monkeypatch):
+    ops.zeros(1)  # TensorFlow has set up its devices
+    with pytest.raises(ValueError, match="cannot be split into 3 any more; start a new process"):
+        train(small, get_config("sample", "compact", SMALL | {"devices": 3}), tmp_path / "three", quiet)
+    monkeypatch.setattr(backend, "accelerators", lambda: ["gpu:0", "gpu:1"])
+    with pytest.raises(ValueError, match="2 accelerators here, not 3; give --set devices=2"):
+        train(small, get_config("sample", "compact", SMALL | {"devices": 3}), tmp_path / "three", quiet)
+    assert not (tmp_path / "three" / "config.json").exists()
+
+
 def test_a_run_is_the_same_for_the_same_seed(run, small, tmp_path):
     again = train(small, run.config, tmp_path / "again", quiet)
     np.testing.assert_allclose(again.history["loss"], run.history["loss"], rtol=1e-3)
