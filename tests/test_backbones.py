@@ -57,8 +57,8 @@ def write_published_file(network, path):
 
 
 @pytest.mark.slow
-def test_system_1_takes_the_backbones_files_from_a_folder(networks, tmp_path):
-    source = networks["xception_nasnet"]
+def test_system_1_takes_the_backbones_files_from_a_folder(tmp_path):
+    source = build_model("xception_nasnet")
     write_published_file(source.get_layer("xception"), tmp_path / BACKBONES["xception"].file)
     with pytest.raises(FileNotFoundError, match="NASNet-mobile-no-top.h5"):
         build_model("xception_nasnet", weights=str(tmp_path))
