@@ -8,7 +8,7 @@ SYSTEM_RUNS = xception_nasnet simple_cnn resnet50v2 inceptionv3 xception_mobilen
 	gastric-resnet50v2 organs-organ organs-malignancy organs-organ-and-malignancy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run systems test test-fast nbval notebooks clean
+.PHONY: help setup run systems test test-fast nbval bench notebooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -36,6 +36,9 @@ test-style: .venv/ready-dev
 nbval: .venv/ready-dev ## run the committed notebooks and compare every output, in a home of their own
 	rm -rf build/nbval && mkdir -p build/nbval
 	HISTOPATH_HOME="$(CURDIR)/build/nbval" $(BIN)/python -m pytest --nbval --nbval-cell-timeout=7200 -p no:cacheprovider notebooks
+
+bench: .venv/ready ## time every stage against the classic notebook and a careful one
+	$(BIN)/python -m histopath bench
 
 notebooks: .venv/ready ## refresh the committed notebooks and the figures in assets/
 	rm -rf build/notebooks && mkdir -p build/notebooks

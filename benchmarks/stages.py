@@ -1,0 +1,366 @@
+"""One stage of the main job, done one way, timed in a process of its own; prints a line of JSON.
+
+    python benchmarks/stages.py STAGE WAY --folder DIR --patches N
+
+WAY is `classic` (as the classic Kaggle notebook does it: files opened one at a time, `ImageDataGenerator` with system 1's
+augmentation, one `predict` call an image), `careful` (as a careful user does it today: `tf.data` with parallel decoding,
+Keras augmentation layers, Keras's Adam, batched `predict`) or `ours`. DIR holds the patches that `bench` writes.
+Files are warm: they are read once before the clock starts. `python -m histopath bench` runs the stages and prints a table.
+"""
+
+import argparse
+import importlib
+import itertools
+import json
+import os
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from pack import write_patches
+
+BATCH = 16
+PREDICTED = 64
+
+
+def list_files(folder: Path, count: int) -> tuple[list[str], np.ndarray]:
+    """Paths and labels of the first `count` training patches."""
+    labels = pd.read_csv(folder / "data" / "train_labels.csv").head(count)
+    return [str(folder / "data" / "train" / f"{name}.tif") for name in labels["id"]], labels["label"].to_numpy()
+
+
+def read_image(path: str) -> np.ndarray:
+    """One patch, RGB uint8."""
+    return cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
+
+
+def rate(items: Iterable[int], seconds: float) -> float:
+    """Patches a second of an endless iterator of batch sizes, after its first."""
+    items = iter(items)
+    next(items)
+    started, patches = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        patches += next(items)
+    return patches / (time.perf_counter() - started)
+
+
+# Reading
+
+
+def read_classic(folder: Path, count: int) -> float:
+    """Opens the files one after the other."""
+    files, _ = list_files(folder, count)
+    started = time.perf_counter()
+    for path in files:
+        read_image(path)
+    return count / (time.perf_counter() - started)
+
+
+def read_careful(folder: Path, count: int) -> float:
+    """Opens the files in parallel by tf.data."""
+    files = list_files(folder, count)[0]
+    for _ in decoded(files[:256]).batch(256):  # TensorFlow sets itself up
+        pass
+    started = time.perf_counter()
+    for _ in decoded(files).batch(256):
+        pass
+    return count / (time.perf_counter() - started)
+
+
+def read_ours(folder: Path, count: int) -> float:
+    """Gathers shuffled batches from the packed array, which was packed before: this is every pass over the data but the first."""
+    images = packed(folder).images
+    order = np.random.default_rng(0).permutation(len(images))[:count]
+    started = time.perf_counter()
+    for start in range(0, count, 256):
+        images[order[start : start + 256]]
+    return count / (time.perf_counter() - started)
+
+
+# Feeding: what a step is given, read, shuffled, augmented and scaled
+
+
+def generator(folder: Path, count: int):
+    """System 1's ImageDataGenerator, on Kaggle's table of files."""
+    import tensorflow as tf
+
+    files, labels = list_files(folder, count)
+    table = pd.DataFrame({"path": files, "label": labels.astype(str)})
+    augmentation = {"rotation_range": 180, "zoom_range": 0.4, "width_shift_range": 0.3, "height_shift_range": 0.3}
+    augmentation |= {"shear_range": 0.3, "channel_shift_range": 0.3, "horizontal_flip": True, "vertical_flip": True}
+    flow = tf.keras.preprocessing.image.ImageDataGenerator(rescale=1 / 255, **augmentation)
+    return flow.flow_from_dataframe(
+        table, x_col="path", y_col="label", target_size=(96, 96), class_mode="binary", batch_size=BATCH, seed=0
+    )
+
+
+def decoded(files: list[str]):
+    """A tf.data set of decoded patches, in parallel."""
+    import tensorflow as tf
+
+    def decode(path):
+        image = tf.numpy_function(lambda name: read_image(name.decode()), [path], tf.uint8)
+        return tf.ensure_shape(image, (96, 96, 3))
+
+    return tf.data.Dataset.from_tensor_slices(files).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def careful_batches(folder: Path, count: int):
+    """Shuffled batches of tf.data, augmented by Keras layers like system 1's, in the range of Xception."""
+    import keras
+    import tensorflow as tf
+
+    files, labels = list_files(folder, count)
+    layers = keras.Sequential(
+        [
+            keras.layers.RandomFlip(),
+            keras.layers.RandomRotation(0.5, fill_mode="nearest"),
+            keras.layers.RandomZoom(0.4, fill_mode="nearest"),
+            keras.layers.RandomTranslation(0.3, 0.3, fill_mode="nearest"),
+            keras.layers.Rescaling(1 / 127.5, -1),
+        ]
+    )
+    pairs = tf.data.Dataset.zip((decoded(files), tf.data.Dataset.from_tensor_slices(labels.astype("float32")[:, None])))
+    batches = pairs.shuffle(1024, seed=0).repeat().batch(BATCH)
+    varied = batches.map(lambda x, y: (layers(tf.cast(x, "float32"), training=True), y), num_parallel_calls=tf.data.AUTOTUNE)
+    return varied.prefetch(tf.data.AUTOTUNE)
+
+
+def packed(folder: Path):
+    """The patches, packed at the first call."""
+    from histopath.patches import open_patches
+
+    return open_patches(folder / "data", cache=folder / "cache", progress=False)
+
+
+def our_batches(folder: Path, count: int):
+    """Shuffled batches of raw patches, as `training` draws them."""
+    from histopath.batches import Batches
+
+    patches = packed(folder)
+    rows = np.arange(min(count, len(patches)))
+    targets = [patches.table["label"].to_numpy("float32")[rows, None]]
+    return Batches(patches.images, rows, targets, BATCH, seed=0)
+
+
+def feed_classic(folder: Path, count: int) -> float:
+    """Batches of ImageDataGenerator."""
+    return rate((len(x) for x, _ in generator(folder, count)), 10)
+
+
+def feed_careful(folder: Path, count: int) -> float:
+    """Batches of tf.data and Keras layers."""
+    return rate((x.shape[0] for x, _ in careful_batches(folder, count)), 10)
+
+
+def feed_ours(folder: Path, count: int) -> float:
+    """Our batches through our layers, compiled as in the step."""
+    import keras
+
+    from histopath.augment import augmentation_layers
+
+    inputs = x = keras.Input((96, 96, 3), dtype="uint8")
+    for layer in augmentation_layers("dihedral", 0):
+        x = layer(x, training=True)
+    step = keras.Model(inputs, x)
+    step.jit_compile = False
+    batches = our_batches(folder, count)
+
+    def sizes() -> Iterator[int]:
+        for number in itertools.count():
+            yield len(step.predict_on_batch(batches[number % len(batches)][0]))
+
+    return rate(sizes(), 10)
+
+
+# Training: system 1's network; seconds to the first step, and the rate after it
+
+
+class Clock:
+    """Measures a training in batches: a callback's work, whoever fits."""
+
+    def __init__(self):
+        import keras
+
+        self.times, clock = [], self
+
+        class Callback(keras.callbacks.Callback):
+            def on_train_begin(self, logs=None):
+                clock.times.append(time.perf_counter())
+
+            def on_train_batch_end(self, batch, logs=None):
+                clock.times.append(time.perf_counter())
+
+        self.callback = Callback()
+
+    def figures(self, started: float) -> dict[str, float]:
+        """Seconds from building the network to the end of the first step, and patches a second after the second."""
+        steps = len(self.times) - 3
+        return {
+            "first_step_seconds": self.times[1] - started,
+            "patches_per_second": steps * BATCH / (self.times[-1] - self.times[2]),
+        }
+
+
+def plain_network():
+    """System 1's graph on scaled inputs, as the classic notebook builds it."""
+    import keras
+
+    inputs = keras.Input((96, 96, 3))
+    parts = [
+        keras.applications.Xception(include_top=False, weights=None, input_shape=(96, 96, 3))(inputs),
+        keras.applications.NASNetMobile(include_top=False, weights=None, input_shape=(96, 96, 3))(inputs),
+    ]
+    x = keras.layers.Concatenate()([keras.layers.GlobalAveragePooling2D()(part) for part in parts])
+    network = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(keras.layers.Dropout(0.5)(x)))
+    network.compile(keras.optimizers.Adam(1e-4), "binary_crossentropy", metrics=["accuracy"], jit_compile=False)
+    return network
+
+
+def train_plainly(batches, steps: int) -> dict[str, float]:
+    """Keras's Adam and `fit` on the given batches."""
+    clock, started = Clock(), time.perf_counter()
+    plain_network().fit(batches, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[clock.callback])
+    return clock.figures(started)
+
+
+def train_classic(folder: Path, count: int, steps: int) -> dict[str, float]:
+    """Fed by ImageDataGenerator."""
+    return train_plainly(generator(folder, count), steps)
+
+
+def train_careful(folder: Path, count: int, steps: int) -> dict[str, float]:
+    """Fed by tf.data."""
+    return train_plainly(careful_batches(folder, count), steps)
+
+
+def train_ours(folder: Path, count: int, steps: int, constant: bool = False) -> dict[str, float]:
+    """Our step: raw patches in, augmentation inside, FlatAdam; `constant` repeats one batch that is already in memory."""
+    from histopath import training
+    from histopath.config import get_config
+    from histopath.splits import split_patches
+
+    clock, started = Clock(), time.perf_counter()
+    patches = packed(folder)
+    settings = {"epochs": 1, "epoch_steps": steps, "batch_size": BATCH, "augmentation": "none" if constant else "dihedral"}
+    config = get_config("sample", "xception_nasnet", settings)
+    splits = split_patches(patches.table, config.val_fraction, config.holdout_fraction, config.seed, patches.class_names)
+    session = training._Session(patches, config, folder / "run", splits, lambda line: None)
+    session._compile(None, 0, 1)
+    batches = ConstantBatches(session.batches) if constant else session.batches
+    session.trainer.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[clock.callback])
+    return clock.figures(started)
+
+
+class ConstantBatches:
+    """The first batch of others, again and again."""
+
+    def __new__(cls, batches):
+        import keras
+
+        first = batches[0]
+
+        class Constant(keras.utils.PyDataset):
+            def __len__(self):
+                return len(batches)
+
+            def __getitem__(self, index):
+                return first
+
+        return Constant()
+
+
+def train_constant(folder: Path, count: int, steps: int) -> dict[str, float]:
+    """Our step on one batch, without reading, shuffling or augmenting: what the network alone costs."""
+    return train_ours(folder, count, steps, constant=True)
+
+
+# Predicting
+
+
+def predict_classic(folder: Path, count: int) -> float:
+    """One `predict` call an image; at most 100 of them."""
+    network, files = plain_network(), list_files(folder, min(count, 100))[0]
+    network.predict(read_image(files[0])[None] / 255.0, verbose=0)
+    started = time.perf_counter()
+    for path in files:
+        network.predict(read_image(path)[None] / 255.0, verbose=0)
+    return len(files) / (time.perf_counter() - started)
+
+
+def predict_careful(folder: Path, count: int) -> float:
+    """`predict` on batches of tf.data."""
+    import tensorflow as tf
+
+    network = plain_network()
+    network.predict(np.zeros((PREDICTED, 96, 96, 3), "float32"), verbose=0)
+    scaled = decoded(list_files(folder, count)[0]).map(lambda x: tf.cast(x, "float32") / 127.5 - 1)
+    started = time.perf_counter()
+    network.predict(scaled.batch(PREDICTED, drop_remainder=True).prefetch(2), verbose=0)
+    return count // PREDICTED * PREDICTED / (time.perf_counter() - started)
+
+
+def predict_ours(folder: Path, count: int, views: int = 1) -> float:
+    """Our batches of the packed array."""
+    from histopath.inference import predict
+    from histopath.models import build_model
+
+    network, images = build_model("xception_nasnet"), packed(folder).images
+    predict(network, images, np.arange(PREDICTED), 1, PREDICTED)
+    rows = np.arange(count // views // PREDICTED * PREDICTED or PREDICTED)
+    started = time.perf_counter()
+    predict(network, images, rows, views, PREDICTED)
+    return len(rows) / (time.perf_counter() - started)
+
+
+def predict_eight(folder: Path, count: int) -> float:
+    """Eight views a patch; patches a second, so an eighth of the forward passes."""
+    return predict_ours(folder, count, 8)
+
+
+def prepare(folder: Path, count: int) -> float:
+    """Writes the patches and packs them."""
+    write_patches(folder / "data", count)
+    started = time.perf_counter()
+    packed(folder)
+    return count / (time.perf_counter() - started)
+
+
+STAGES: dict[str, dict[str, Callable]] = {
+    "prepare": {"ours": prepare},
+    "read": {"classic": read_classic, "careful": read_careful, "ours": read_ours},
+    "feed": {"classic": feed_classic, "careful": feed_careful, "ours": feed_ours},
+    "train": {"classic": train_classic, "careful": train_careful, "ours": train_ours, "constant": train_constant},
+    "predict": {"classic": predict_classic, "careful": predict_careful, "ours": predict_ours, "eight": predict_eight},
+}
+
+
+def main() -> None:
+    """Runs one stage one way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("way")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--patches", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=12)
+    arguments = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if arguments.way in ("ours", "constant", "eight"):
+        importlib.import_module("histopath.backend")  # before anything else: it sets the allocator
+    if arguments.stage != "prepare":
+        for path in list_files(arguments.folder, arguments.patches)[0]:
+            Path(path).read_bytes()
+    stage = STAGES[arguments.stage][arguments.way]
+    extra = {"steps": arguments.steps} if arguments.stage == "train" else {}
+    measured = stage(arguments.folder, arguments.patches, **extra)
+    figures = measured if isinstance(measured, dict) else {"patches_per_second": measured}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    print(json.dumps({key: round(value, 2) for key, value in figures.items()} | {"resident_mb": round(peak)}))
+
+
+if __name__ == "__main__":
+    main()
