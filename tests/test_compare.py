@@ -1,12 +1,14 @@
 """Several networks on one split with one budget."""
 
 import pandas as pd
+import pytest
 
 from histopath import compare
 from histopath.config import get_config
 from histopath.workspace import Workspace
 
 
+@pytest.mark.slow
 def test_networks_share_split_and_budget_and_are_scored_on_the_holdout(small, monkeypatch, tmp_path):
     monkeypatch.setenv("HISTOPATH_HOME", str(tmp_path))
     monkeypatch.setattr(compare, "NETWORKS", ("simple_cnn", "compact"))

@@ -215,6 +215,7 @@ def test_a_finished_folder_is_left_as_it_is_and_a_lost_copy_written_again(tmp_pa
     assert read_all(tmp_path / "dst") == before
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_folder(tmp_path):
     write_slices(tmp_path / "src")
     copy(tmp_path / "src", tmp_path / "whole", copies=12)

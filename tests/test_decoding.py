@@ -149,6 +149,7 @@ def test_image_larger_than_the_free_memory_is_refused_before_it_is_decoded(monke
     assert "GB of free memory; cut it into tiles" in refusal(claim_extent("png", 4_000_000, 4_000_000), 32)
 
 
+@pytest.mark.slow
 def test_a_large_image_within_bounds_is_resized():
     """Pillow's own limit and warning, at 89 million pixels, do not apply."""
     data = encode(".png", np.zeros((9_600, 9_600, 3), np.uint8))

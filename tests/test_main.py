@@ -30,6 +30,7 @@ def test_every_command_explains_itself(command, name):
     assert status == 0 and "Usage" in out
 
 
+@pytest.mark.slow
 def test_sample_and_pack(command, tmp_path):
     status, out, _ = command("sample", tmp_path / "made")
     assert status == 0 and "wrote 538 synthetic images" in out
@@ -58,6 +59,7 @@ def test_evaluate_speaks_in_words(command, ready, sample):
     assert status == 0 and out.startswith("AUC 0.") and "95 % bootstrap over slides" in out
 
 
+@pytest.mark.slow
 def test_a_batch_is_drawn_with_predicted_and_true_label(command, three_run, three, tmp_path):
     shutil.copytree(three_run.folder, tmp_path / "runs" / "three")
     status, out, _ = command("show-batch", "--run", "three", "--data", three.root, "--out", tmp_path / "b.png", "--count", 5)

@@ -71,6 +71,7 @@ def test_two_classes_score_as_the_evaluation_of_two_classes_does():
 
 @settings(max_examples=25, deadline=None)
 @given(scored(), st.randoms(use_true_random=False))
+@pytest.mark.slow
 def test_the_order_of_the_classes_changes_no_score(case, random):
     labels, probabilities = case
     order = list(range(probabilities.shape[1]))

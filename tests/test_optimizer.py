@@ -27,6 +27,7 @@ def test_forty_steps_agree_with_adam_and_global_clipping(clip):
         np.testing.assert_allclose(a, b, atol=2e-6)  # float32, forty steps of 1e-2
 
 
+@pytest.mark.slow
 def test_clipping_matters_in_the_comparison_above():
     assert abs(fit(FlatAdam(1e-2, clip_norm=1e-9))[0] - fit(FlatAdam(1e-2, clip_norm=100.0))[0]).max() > 1e-3
 
@@ -44,6 +45,7 @@ def test_the_average_follows_the_warmed_up_formula():
     assert abs(optimizer.averages()[0] - keras.ops.convert_to_numpy(variable)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_it_takes_a_rate_schedule():
     schedule = keras.optimizers.schedules.CosineDecay(0.0, 30, warmup_target=1e-2, warmup_steps=5)
     theirs = fit(keras.optimizers.Adam(schedule, global_clipnorm=1.0))

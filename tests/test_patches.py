@@ -335,6 +335,7 @@ def test_pcam_and_kaggle_patches_are_resized_too(tmp_path, packed):
     np.testing.assert_array_equal(pack(kaggle, tmp_path / "cache", size=48).images, expected[:3])
 
 
+@pytest.mark.slow
 def test_resized_packing_goes_on_after_kill_9(kaggle, tmp_path):
     """At 160 pixels 218 patches are a chunk, so there are seven."""
     process = start_slow_packing(kaggle[0], tmp_path / "cache", 0.002, "160")
@@ -409,6 +410,7 @@ def test_packing_goes_on_after_kill_9(kaggle, kaggle_pack, tmp_path):
         check_patches(patches)
 
 
+@pytest.mark.slow
 def test_packing_goes_on_wherever_it_was_killed(kaggle, kaggle_pack, tmp_path):
     """Kills three processes one after the other, each a little later in its work; the pack is the same in the end."""
     root, pixels = kaggle
@@ -438,6 +440,7 @@ def test_ctrl_c_leaves_what_can_be_continued(kaggle, tmp_path):
     np.testing.assert_array_equal(pack(kaggle[0], tmp_path / "cache").images, kaggle[1])
 
 
+@pytest.mark.slow
 def test_changed_source_is_packed_anew_after_an_interruption(tmp_path):
     first, second = make_pixels(800), make_pixels(800, seed=1)
     root = tmp_path / "d"

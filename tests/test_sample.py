@@ -86,6 +86,7 @@ def test_files_hold_the_patches_drawn(folder, patches):
         assert np.array_equal(tifffile.imread(folder / patch.part / f"{patch.id}.tif"), patch.image)
 
 
+@pytest.mark.slow
 def test_a_second_writing_without_avx_is_the_same(tmp_path):
     features = "AVX2 FMA3 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
     environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": features, "PYTHONHASHSEED": "7"}

@@ -59,6 +59,7 @@ def test_the_pixels_are_the_golden_ones(pictures):
     assert digest.hexdigest() == GOLDEN_SHA256
 
 
+@pytest.mark.slow
 def test_a_drawing_without_avx_is_the_same():
     features = "AVX2 FMA3 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
     plain = os.environ | {"NPY_DISABLE_CPU_FEATURES": features, "PYTHONHASHSEED": "7"}

@@ -60,6 +60,7 @@ def test_a_class_that_the_run_does_not_know_is_refused_before_predicting(run, sm
         score_run(run, dataclasses.replace(small, class_names=("a", "b", "c")))
 
 
+@pytest.mark.slow
 def test_a_run_of_three_classes_scores_predicts_and_draws(three_run, three, tmp_path):
     scores = score_run(three_run, three)
     assert scores["patches"] == len(three_run.rows("holdout")) and len(scores["confusion"]) == 3
@@ -75,6 +76,7 @@ def test_a_run_of_three_classes_scores_predicts_and_draws(three_run, three, tmp_
         submit_run(three_run, three, tmp_path / "s.csv")
 
 
+@pytest.mark.slow
 def test_classes_are_matched_by_name_whatever_their_order(three_run, three):
     turned = three.table.assign(label=2 - three.table["label"])
     other = dataclasses.replace(three, table=turned, class_names=three.class_names[::-1])

@@ -182,6 +182,7 @@ def test_devices_must_share_a_batch_evenly_and_be_there(small, tmp_path, monkeyp
     assert not (tmp_path / "three" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_for_the_same_seed(run, small, tmp_path):
     again = train(small, run.config, tmp_path / "again", quiet)
     np.testing.assert_allclose(again.history["loss"], run.history["loss"], rtol=1e-3)
@@ -244,6 +245,7 @@ def test_a_killed_training_resumes_to_the_result_of_an_uninterrupted_one(sample,
     assert not list((tmp_path / "broken").glob("*.part*")) and not (tmp_path / "broken" / "state.npz").exists()
 
 
+@pytest.mark.slow
 def test_three_classes_are_learned_with_a_softmax(three_run):
     assert three_run.network.output_shape == (None, 3) and three_run.threshold is None
     assert three_run.metrics["tasks"]["label"]["class_names"] == ["blue", "green", "red"]
@@ -324,6 +326,7 @@ class StopAfter:
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_an_epoch_can_end_after_some_steps(three, tmp_path):
     config = get_config("sample", "compact", SMALL | {"epochs": 1, "epoch_steps": 2, "views": 1})
     batches = Batches(three.images, np.arange(100), [np.zeros((100, 1))], 16, seed=0, steps=2)
