@@ -16,7 +16,7 @@ PUBLISHED = [  # network, classes, parameters, trainable: systems 1 and 3
     ("inceptionv3", 9, 22_329_641, 526_857),
     ("inceptionv3", 2, 22_327_842, 525_058),
 ]
-QUICK = ("simple_cnn", "mobilenet", "compact")
+QUICK = ("simple_cnn", "compact")
 each = pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in REGISTRY])
 with_backbones = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n, entry in REGISTRY.items() if entry.backbones]
