@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 import pandas as pd
@@ -41,10 +42,8 @@ def check_writable(path: Path) -> None:
     """
     if not path.name or path.is_dir():
         raise ValueError(f"{path} is a folder; give the name of a file to write.")
-    attempt = path.with_name(f".{path.name}.attempt")
     try:
-        attempt.touch()
-        attempt.unlink()
+        NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()  # of a name that no other process takes
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}); name a file in a folder that can.") from None
 
