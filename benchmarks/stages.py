@@ -249,29 +249,27 @@ def train_ours(folder: Path, count: int, steps: int, constant: bool = False) -> 
     settings = {"epochs": 1, "epoch_steps": steps, "batch_size": BATCH, "augmentation": "none" if constant else "dihedral"}
     config = get_config("sample", "xception_nasnet", settings)
     splits = split_patches(patches.table, config.val_fraction, config.holdout_fraction, config.seed, patches.class_names)
-    session = training._Session(patches, config, folder / "run", splits, lambda line: None)
-    session._compile(None, 0, 1)
-    batches = ConstantBatches(session.batches) if constant else session.batches
+    session = training.Session(patches, config, folder / "run", splits, lambda line: None)
+    session.compile(None, 0, 1)
+    batches = constant_batches(session.batches) if constant else session.batches
     session.trainer.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[clock.callback])
     return clock.figures(started)
 
 
-class ConstantBatches:
-    """The first batch of others, again and again."""
+def constant_batches(batches):
+    """As many batches, each of them the first."""
+    import keras
 
-    def __new__(cls, batches):
-        import keras
+    first = batches[0]
 
-        first = batches[0]
+    class Constant(keras.utils.PyDataset):
+        def __len__(self):
+            return len(batches)
 
-        class Constant(keras.utils.PyDataset):
-            def __len__(self):
-                return len(batches)
+        def __getitem__(self, index):
+            return first
 
-            def __getitem__(self, index):
-                return first
-
-        return Constant()
+    return Constant()
 
 
 def train_constant(folder: Path, count: int, steps: int) -> dict[str, float]:

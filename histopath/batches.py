@@ -20,7 +20,7 @@ class Batches(keras.utils.PyDataset):
         """Takes what the batches are drawn from.
 
         Args:
-            images: uint8 (M, H, W, 3), memory-mapped or not; None to give the row numbers instead of the patches.
+            images: what a network is given, by row number: uint8 patches (M, H, W, 3), memory-mapped or not, or int32 (M,).
             rows: row numbers to draw, (N,); a row may stand there several times.
             targets: for each output of the network float32 (N, K).
             batch_size: patches in a batch, at most N.
@@ -40,9 +40,7 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index):
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         targets = tuple(target[chosen] for target in self.targets)
-        rows = self.rows[chosen]
-        inputs = rows.astype("int32") if self.images is None else self.images[rows]
-        return inputs, targets if len(targets) > 1 else targets[0]
+        return self.images[self.rows[chosen]], targets if len(targets) > 1 else targets[0]
 
     def on_epoch_end(self):
         """Draws the order of the next epoch."""

@@ -9,6 +9,7 @@ from histopath.inference import predict
 from histopath.models import REGISTRY, count_parameters
 from histopath.progress import say
 from histopath.runs import Run
+from histopath.splits import known_slides
 from histopath.workspace import Workspace
 
 NETWORKS = ("xception_nasnet", "simple_cnn", "resnet50v2", "inceptionv3", "xception_mobilenetv2", "densenet121")
@@ -49,8 +50,7 @@ def compare_networks(work: Workspace, runs: dict[str, Run]) -> tuple[pd.DataFram
     for name, run in runs.items():
         holdout = run.rows("holdout")
         p = predict(run.network, work.patches.images, holdout["row"], 1, run.config.predict_batch)
-        slides = holdout["slide"].to_numpy() if (holdout["slide"] != "").all() else None
-        scores = evaluate(holdout["label"].to_numpy(), p, run.threshold, slides)
+        scores = evaluate(holdout["label"].to_numpy(), p, run.threshold, known_slides(holdout))
         counts = count_parameters(run.network)
         rows[name] = {
             "system": REGISTRY[name].system,

@@ -88,12 +88,16 @@ class Config:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
+PRESETS = {  # how much work, where a recipe does not say otherwise
+    "sample": {"batch_size": 16, "epochs": 4, "ema_momentum": 0.9, "norm_patches": 64},
+    "full": {},
+}
 RECIPES = {
     # System 1: Adam, dropout 0.5 and batch 192 as published; its 1e-4 is kept for fine-tuning. Eight views, small shifts
     # and stain jitter replace its ±30 % shifts, which move the labelled centre out of the middle (systems 1, faults).
     "xception_nasnet": {
         "model": "xception_nasnet",
-        "sample": {"batch_size": 16, "epochs": 4, "learning_rate": 1e-3, "ema_momentum": 0.9, "norm_patches": 64},
+        "sample": {"learning_rate": 1e-3},
         "full": {"batch_size": 192, "epochs": 10, "learning_rate": 1e-4, "weights": "imagenet", "predict_batch": 256},
     },
     # System 2, first network. Published: 224 px, dropout 0.4, batch 64, rotation by any angle and flips, 560 + 140 slices made
@@ -105,7 +109,7 @@ RECIPES = {
         "augmentation": "rotation",
         "copies": "20,6",
         "learning_rate": 1e-3,
-        "sample": {"batch_size": 16, "epochs": 4, "dropout": 0.1, "ema_momentum": 0.9, "norm_patches": 64},
+        "sample": {"dropout": 0.1},
         "full": {"batch_size": 64, "epochs": 50, "patience": 3},
     },
     # System 2, second network. Published: 512 px, frozen, dropout 0.2, Adam, batch 64, up to 50 epochs, patience 3. The sample
@@ -117,15 +121,7 @@ RECIPES = {
         "augmentation": "rotation",
         "copies": "20,6",
         "learning_rate": 1e-3,
-        "sample": {
-            "size": 128,
-            "copies": "8,2",
-            "batch_size": 16,
-            "epochs": 3,
-            "unfreeze_epoch": 1,
-            "ema_momentum": 0.9,
-            "norm_patches": 64,
-        },
+        "sample": {"size": 128, "copies": "8,2", "epochs": 3, "unfreeze_epoch": 1},
         "full": {"batch_size": 64, "epochs": 50, "patience": 3, "weights": "imagenet", "predict_batch": 32, "norm_patches": 512},
     },
     # System 3. Published: 256 px, frozen, dense 256, dropout 0.2, Adam 1e-4, batch 16, 10 epochs of 600 steps, 80/15/5, no
@@ -136,15 +132,7 @@ RECIPES = {
         "dropout": 0.2,
         "val_fraction": 0.15,
         "stain": 0.0,
-        "sample": {
-            "size": 96,
-            "batch_size": 16,
-            "epochs": 2,
-            "unfreeze_epoch": 1,
-            "learning_rate": 1e-3,
-            "ema_momentum": 0.9,
-            "norm_patches": 64,
-        },
+        "sample": {"size": 96, "epochs": 2, "unfreeze_epoch": 1, "learning_rate": 1e-3},
         "full": {
             "holdout_fraction": 0.05,
             "batch_size": 16,
@@ -157,14 +145,14 @@ RECIPES = {
     # System 4. Published: dropout 0.5, Adam, 10 epochs; rate, batch and freezing are not said and are system 1's.
     "xception_mobilenetv2": {
         "model": "xception_mobilenetv2",
-        "sample": {"batch_size": 16, "epochs": 4, "learning_rate": 1e-3, "ema_momentum": 0.9, "norm_patches": 64},
+        "sample": {"learning_rate": 1e-3},
         "full": {"batch_size": 192, "epochs": 10, "learning_rate": 1e-4, "weights": "imagenet", "predict_batch": 256},
     },
     # System 5. Published: softmax of two, categorical cross-entropy, Adam, best after 6 epochs; rate and batch are system 1's.
     "densenet121": {
         "model": "densenet121",
         "dropout": 0.0,
-        "sample": {"batch_size": 16, "epochs": 4, "learning_rate": 1e-3, "ema_momentum": 0.9, "norm_patches": 64},
+        "sample": {"learning_rate": 1e-3},
         "full": {"batch_size": 192, "epochs": 6, "learning_rate": 1e-4, "weights": "imagenet", "predict_batch": 256},
     },
     # Ours: transfer that two cores can afford. Head first, then everything from the second epoch on.
@@ -172,7 +160,7 @@ RECIPES = {
         "model": "mobilenet",
         "dropout": 0.2,
         "learning_rate": 1e-3,
-        "sample": {"batch_size": 16, "epochs": 4, "ema_momentum": 0.9, "norm_patches": 64},
+        "sample": {},
         "full": {
             "batch_size": 64,
             "epochs": 4,
@@ -190,11 +178,10 @@ RECIPES = {
         "label_smoothing": 0.02,
         "learning_rate": 3e-3,
         "ema_momentum": 0.995,
-        "sample": {"batch_size": 16, "epochs": 8, "ema_momentum": 0.9, "norm_patches": 128},
+        "sample": {"epochs": 8, "norm_patches": 128},
         "full": {"batch_size": 64, "epochs": 12, "norm_patches": 2048},
     },
 }
-PRESETS = ("sample", "full")
 
 
 def get_config(preset: str = "sample", recipe: str = "xception_nasnet", settings: dict | None = None) -> Config:
@@ -211,10 +198,10 @@ def get_config(preset: str = "sample", recipe: str = "xception_nasnet", settings
     Raises:
         ValueError: when a name, a field or a value is unknown or out of range; the text lists what is possible.
     """
-    _check_choice("preset", preset, PRESETS)
+    _check_choice("preset", preset, tuple(PRESETS))
     _check_choice("recipe", recipe, tuple(RECIPES))
     values = {key: value for key, value in RECIPES[recipe].items() if key not in PRESETS}
-    values |= RECIPES[recipe][preset]
+    values |= PRESETS[preset] | RECIPES[recipe][preset]
     values |= {key: _convert(key, value) for key, value in (settings or {}).items() if value is not None}
     config = Config(preset=preset, recipe=recipe, **values)
     _check_ranges(config)

@@ -81,16 +81,20 @@ def slide_codes(groups: np.ndarray | None, count: int) -> tuple[np.ndarray | Non
     return codes, len(slides)
 
 
-def _resampled_weights(labels: np.ndarray, codes: np.ndarray | None, replicates: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each patch stands in each bootstrap replicate: float64 (N,), both classes always present."""
+def resampled_weights(labels: np.ndarray, codes: np.ndarray | None, replicates: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each patch stands in each bootstrap replicate: float64 (N,), two classes at least always present.
+
+    Without codes patches are drawn within each class; with them whole slides are drawn, again while fewer than two
+    classes are drawn.
+    """
     rng = np.random.default_rng(seed)
-    classes = [np.flatnonzero(labels == value) for value in (0, 1)]
+    classes = [np.flatnonzero(labels == value) for value in np.unique(labels)]
     for _ in range(replicates):
         weights = np.zeros(len(labels))
         if codes is None:
             for rows in classes:
                 weights[rows] = np.bincount(rng.integers(len(rows), size=len(rows)), minlength=len(rows))
-        while not all(weights[rows].any() for rows in classes):
+        while sum(weights[rows].any() for rows in classes) < 2:
             clusters = int(codes.max()) + 1
             weights = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)[codes].astype(float)
         yield weights
@@ -128,7 +132,7 @@ def bootstrap_auc(
     starts = np.flatnonzero(np.r_[True, scores[1:] > scores[:-1]])
     codes = None if codes is None else codes[order]
     values = np.empty(replicates)
-    for number, weights in enumerate(_resampled_weights(labels[order], codes, replicates, seed)):
+    for number, weights in enumerate(resampled_weights(labels[order], codes, replicates, seed)):
         tumor = np.add.reduceat(weights * positive, starts)
         healthy = np.add.reduceat(weights * ~positive, starts)
         below = np.cumsum(healthy) - healthy / 2
@@ -162,7 +166,7 @@ def roc_band(
     ends = np.flatnonzero(np.r_[scores[1:] < scores[:-1], True])
     codes = None if codes is None else codes[order]
     grid, rates = np.linspace(0, 1, 201), np.empty((replicates, 201))
-    for number, weights in enumerate(_resampled_weights(labels[order], codes, replicates, seed)):
+    for number, weights in enumerate(resampled_weights(labels[order], codes, replicates, seed)):
         tumor = np.r_[0, np.cumsum(weights * positive)[ends]]
         healthy = np.r_[0, np.cumsum(weights * ~positive)[ends]]
         rates[number] = np.interp(grid, healthy / healthy[-1], tumor / tumor[-1])

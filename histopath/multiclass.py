@@ -5,14 +5,14 @@ are slide names of shape (N,), where "" means that the slide is unknown. A class
 is left out of every mean and named. Other input is refused with one sentence.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 from sklearn import metrics
 
-from histopath.evaluation import format_interval, slide_codes
+from histopath.evaluation import evaluate, format_interval, resampled_weights, slide_codes
 
 REPLICATES = 1000
 SUM_TOLERANCE = 1e-3  # half precision rounds a sum by up to 5e-4
@@ -66,25 +66,6 @@ def _check_rows(probabilities: np.ndarray) -> None:
         )
 
 
-def _resampled_weights(labels: np.ndarray, codes: np.ndarray | None, replicates: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each patch stands in each bootstrap replicate: float64 (N,).
-
-    Without codes patches are drawn within each class; with them whole slides are drawn, again while fewer than two
-    classes are drawn.
-    """
-    rng = np.random.default_rng(seed)
-    classes = [np.flatnonzero(labels == value) for value in np.unique(labels)]
-    for _ in range(replicates):
-        weights = np.zeros(len(labels))
-        if codes is None:
-            for rows in classes:
-                weights[rows] = np.bincount(rng.integers(len(rows), size=len(rows)), minlength=len(rows))
-        while sum(weights[rows].any() for rows in classes) < 2:
-            clusters = int(codes.max()) + 1
-            weights = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)[codes].astype(float)
-        yield weights
-
-
 def bootstrap_macro_auc(
     labels: np.ndarray,
     probabilities: np.ndarray,
@@ -119,7 +100,7 @@ def bootstrap_macro_auc(
         scores = probabilities[order, number]
         ranked.append((order, np.flatnonzero(np.r_[True, scores[1:] > scores[:-1]]), labels[order] == number))
     values = np.full((replicates, len(present)), np.nan)
-    for row, weights in enumerate(_resampled_weights(labels, codes, replicates, seed)):
+    for row, weights in enumerate(resampled_weights(labels, codes, replicates, seed)):
         for column, (order, starts, own) in enumerate(ranked):
             drawn = weights[order]
             mine = np.add.reduceat(drawn * own, starts)
@@ -227,6 +208,18 @@ def evaluate_classes(
         "absent": [row["name"] for row in rows if not row["patches"]],
         "confusion": confusion.tolist(),
     }
+
+
+def both_classes(p: np.ndarray) -> np.ndarray:
+    """Probabilities of every class, (N, K): of class 1 alone, (N,), become those of both, (N, 2)."""
+    return p if p.ndim == 2 else np.stack([1 - p, p], axis=1)
+
+
+def evaluate_task(
+    labels: np.ndarray, p: np.ndarray, class_names: Sequence[str], threshold: float | None, groups: np.ndarray | None
+) -> dict:
+    """Scores one output of a network: `evaluation.evaluate` of the probability of class 1, (N,), else `evaluate_classes`."""
+    return evaluate(labels, p, threshold, groups) if p.ndim == 1 else evaluate_classes(labels, p, class_names, groups)
 
 
 def class_table(scores: dict) -> pd.DataFrame:

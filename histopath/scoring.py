@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from histopath.evaluation import evaluate, format_interval
+from histopath.evaluation import format_interval
 from histopath.files import write_table
 from histopath.inference import predict, predict_heads
-from histopath.multiclass import class_table, describe_classes, evaluate_classes
-from histopath.organs import Task
+from histopath.multiclass import both_classes, class_table, describe_classes, evaluate_task
 from histopath.patches import PatchSet
 from histopath.runs import Run, scored_rows
 from histopath.sample import is_synthetic
+from histopath.splits import known_slides
 from histopath.submission import check_submission, read_ids, write_submission
 
 
@@ -36,19 +36,16 @@ def score_run(run: Run, patches: PatchSet, views: int = 8, progress: bool = Fals
     tasks = run.tasks(patches)
     rows, words = scored_rows(run, patches)
     answers = predict_heads(run.network, patches.images, rows["row"], views, run.config.predict_batch, progress)
-    slides = rows["slide"].to_numpy() if (rows["slide"] != "").all() else None
+    slides = known_slides(rows)
     scores = {
-        task.name: _score_task(task, task.answers(rows["label"]), p, run.metrics["tasks"][task.name]["threshold"], slides)
+        task.name: evaluate_task(
+            task.answers(rows["label"]), p, task.class_names, run.metrics["tasks"][task.name]["threshold"], slides
+        )
         for task, p in zip(tasks, answers, strict=True)
     }
     about = {"run": run.folder.name, "data": patches.root.name, "scored": words, "grouping": _describe_slides(run, rows)}
     about |= {"synthetic": is_synthetic(patches.root), "views": views}
     return about | (scores[tasks[0].name] if len(tasks) == 1 else {"tasks": scores})
-
-
-def _score_task(task: Task, labels: np.ndarray, p: np.ndarray, threshold: float | None, slides: np.ndarray | None) -> dict:
-    """Scores of one output of a network."""
-    return evaluate(labels, p, threshold, slides) if p.ndim == 1 else evaluate_classes(labels, p, task.class_names, slides)
 
 
 def describe_scores(scores: dict) -> str:
@@ -103,8 +100,7 @@ def predict_table(run: Run, patches: PatchSet, out: Path, views: int = 8, progre
         if p.ndim == 1 and len(answers) == 1:
             table["probability"] = p
         else:
-            p = p if p.ndim == 2 else np.stack([1 - p, p], axis=1)
-            names = np.array(task["class_names"])
+            p, names = both_classes(p), np.array(task["class_names"])
             likeliest = pd.Series(names[p.argmax(axis=1)], name=name)
             table = pd.concat([table, likeliest, pd.DataFrame(p, columns=[f"p_{one}" for one in names])], axis=1)
     write_table(out, table)
@@ -130,8 +126,7 @@ def draw_batch(run: Run, patches: PatchSet, count: int = 16, seed: int = 0) -> p
     answers = predict_heads(run.network, patches.images, rows["row"], 1, run.config.predict_batch)
     truths, predictions, probabilities = [], [], []
     for task, p in zip(tasks, answers, strict=True):
-        p = p if p.ndim == 2 else np.stack([1 - p, p], axis=1)
-        names = np.array(task.class_names, dtype=object)
+        p, names = both_classes(p), np.array(task.class_names, dtype=object)
         truths.append(names[task.answers(rows["label"])])
         predictions.append(names[p.argmax(axis=1)])
         probabilities.append(p.max(axis=1))

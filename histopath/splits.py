@@ -102,6 +102,11 @@ def count_leaks(table: pd.DataFrame, val_fraction: float, holdout_fraction: floa
     return counts
 
 
+def known_slides(rows: pd.DataFrame) -> np.ndarray | None:
+    """Returns the slide of every row, (N,), to score by slide; None where one is unknown."""
+    return rows["slide"].to_numpy() if (rows["slide"] != "").all() else None
+
+
 def describe_grouping(splits: pd.DataFrame) -> str:
     """Says in words what the splits keep apart, for every place where a score of them is shown."""
     known = splits["slide"] != ""

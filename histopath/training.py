@@ -15,18 +15,18 @@ from histopath.augment import augmentation_layers
 from histopath.backend import accelerators, device_memory, keras, ops, several_devices, uses_xla
 from histopath.batches import Batches, ResidentPatches, one_of, repeat_rows
 from histopath.config import Config
-from histopath.evaluation import best_threshold, evaluate
+from histopath.evaluation import best_threshold
 from histopath.files import locked, replacing, write_table, write_text
 from histopath.inference import check_size, predict_heads
 from histopath.models import REGISTRY, build_model, freeze_backbones
-from histopath.multiclass import evaluate_classes
+from histopath.multiclass import both_classes, evaluate_task
 from histopath.normalisation import norm_layers, reestimate_norm
 from histopath.optimizer import FlatAdam
 from histopath.organs import read_tasks
 from histopath.patches import PatchSet
 from histopath.progress import say
 from histopath.runs import FILES, Run, open_run, read_identity
-from histopath.splits import describe_grouping, split_patches
+from histopath.splits import describe_grouping, known_slides, split_patches
 
 LOSSES = {True: keras.losses.BinaryCrossentropy, False: keras.losses.CategoricalCrossentropy}  # by whether it is a sigmoid
 ACCURACIES = {True: keras.metrics.BinaryAccuracy, False: keras.metrics.CategoricalAccuracy}
@@ -65,7 +65,7 @@ def _train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str],
     splits = split_patches(patches.table, config.val_fraction, config.holdout_fraction, config.seed, patches.class_names)
     scope, devices = several_devices(config.devices)
     with scope:
-        session = _Session(patches, config, folder, splits, log, devices)
+        session = Session(patches, config, folder, splits, log, devices)
         _prepare_folder(folder, identity, config, splits, log)
         session.fit()
     write_text(folder / "metrics.json", json.dumps(session.summary(), indent=2) + "\n")
@@ -75,7 +75,7 @@ def _train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str],
     return finished
 
 
-class _Session(keras.callbacks.Callback):
+class Session(keras.callbacks.Callback):
     """One training in progress: the network being fitted, what is scored after an epoch, and the state for resuming."""
 
     def __init__(self, patches, config, folder, splits, log, devices=1):
@@ -146,10 +146,9 @@ class _Session(keras.callbacks.Callback):
             one_of(task.answers(drawn["label"]), output.shape[1])
             for task, output in zip(self.tasks, self.network.outputs, strict=True)
         ]
-        images, rows = self.patches.images, drawn["row"].to_numpy()
-        self.drawn = rows
-        if self.resident:
-            images, rows = None, np.searchsorted(np.unique(rows), rows)
+        rows, images = drawn["row"].to_numpy(), self.patches.images
+        if self.resident:  # the network is given where a patch lies on the device
+            images = np.searchsorted(np.unique(rows), np.arange(len(images))).astype("int32")
         self.batches = Batches(images, rows, targets, config.batch_size, config.seed, 0, config.epoch_steps)
 
     def _phases(self) -> list[tuple[bool | None, int, int]]:
@@ -170,14 +169,15 @@ class _Session(keras.callbacks.Callback):
                 continue
             if self.rows:
                 self._use_averages()  # the next phase starts from the weights that were scored
-            self._compile(frozen, before, last)
+            self.compile(frozen, before, last)
             if not self.rows and done > before:
                 self._restore()
             self.first, self.last, self.patient = before, last, last == phases[-1][2]
             if not self._should_stop():
                 self._run_epochs()
 
-    def _compile(self, frozen: bool | None, before: int, last: int):
+    def compile(self, frozen: bool | None, before: int, last: int):
+        """Prepares one of the `_phases`: what is frozen, the rate schedule, a new optimiser."""
         config, steps = self.config, (last - before) * len(self.batches)
         if frozen is not None:
             freeze_backbones(self.network, frozen)
@@ -251,14 +251,12 @@ class _Session(keras.callbacks.Callback):
         val, names = self.part["val"], self.patches.class_names
         self.saved.load_weights(self.folder / "model.keras")
         answers = predict_heads(self.saved, self.patches.images, val["row"], self.config.views, self.config.predict_batch)
-        slides = val["slide"].to_numpy() if (val["slide"] != "").all() else None
+        slides = known_slides(val)
         tasks = {}
         for task, p in zip(self.tasks, answers, strict=True):
             labels = task.answers(val["label"])
             threshold = best_threshold(labels, p) if p.ndim == 1 else None
-            scores = (
-                evaluate(labels, p, threshold, slides) if p.ndim == 1 else evaluate_classes(labels, p, task.class_names, slides)
-            )
+            scores = evaluate_task(labels, p, task.class_names, threshold, slides)
             tasks[task.name] = {"class_names": list(task.class_names), "threshold": threshold, "val": scores}
         return {
             "best_epoch": best["epoch"],
@@ -272,7 +270,7 @@ class _Session(keras.callbacks.Callback):
     def _use_averages(self):
         for variable, value in zip(self.network.trainable_variables, self.adam.averages(), strict=True):
             variable.assign(value)
-        rows = self.drawn
+        rows = self.batches.rows
         size = min(self.config.predict_batch, self.config.norm_patches, len(rows))
         count = max(1, min(self.config.norm_patches, len(rows)) // size)
         chosen = np.random.default_rng(self.config.seed).permutation(rows)[: count * size]
@@ -363,9 +361,7 @@ def choose_precision(name: str) -> str:
 
 def _score(labels: np.ndarray, p: np.ndarray) -> tuple[float, float, float]:
     """Loss, accuracy and AUC (one class against the rest, mean over the classes that occur) of one output."""
-    if p.ndim == 1:
-        p = np.stack([1 - p, p], axis=1)
-    p = np.clip(p.astype(float), 1e-7, 1 - 1e-7)
+    p = np.clip(both_classes(p).astype(float), 1e-7, 1 - 1e-7)
     loss = log_loss(labels, p / p.sum(axis=1, keepdims=True), labels=range(p.shape[1]))
     present = [1] if p.shape[1] == 2 else np.unique(labels)
     auc = np.mean([roc_auc_score(labels == number, p[:, number]) for number in present])

@@ -60,7 +60,7 @@ def test_weighted_auc_of_the_bootstrap_equals_the_auc_of_the_drawn_patches(case)
     # One replicate has one value, which is then both ends of its interval.
     low, high = evaluation.bootstrap_auc(labels, probabilities, replicates=1, seed=3)
     order = np.argsort(probabilities, kind="stable")
-    weights = next(evaluation._resampled_weights(labels[order], None, 1, 3))
+    weights = next(evaluation.resampled_weights(labels[order], None, 1, 3))
     drawn = np.repeat(order, weights.astype(int))
     assert low == high == pytest.approx(metrics.roc_auc_score(labels[drawn], probabilities[drawn]))
 
@@ -117,7 +117,7 @@ def test_ends_are_the_quantiles_of_the_replicates(level):
     codes = evaluation.slide_codes(slides, 120)[0][order]
     values = [
         metrics.roc_auc_score(labels[order], probabilities[order], sample_weight=weights)
-        for weights in evaluation._resampled_weights(labels[order], codes, 50, 0)
+        for weights in evaluation.resampled_weights(labels[order], codes, 50, 0)
     ]
     ends = evaluation.bootstrap_auc(labels, probabilities, slides, replicates=50, level=level)
     assert ends == pytest.approx(np.quantile(values, [0.5 - level / 2, 0.5 + level / 2]))
@@ -134,14 +134,14 @@ def test_whole_slides_are_drawn():
     labels, _, slides = simulated(2, 200, slides=8)
     codes, known = evaluation.slide_codes(slides, 200)
     assert known == 8
-    for weights in evaluation._resampled_weights(labels, codes, 20, 0):
+    for weights in evaluation.resampled_weights(labels, codes, 20, 0):
         assert all(len(set(weights[codes == code])) == 1 for code in range(8))
 
 
 def test_replicates_hold_both_classes_even_when_one_slide_has_all_of_one():
     labels = np.r_[np.zeros(90, int), np.ones(10, int)]
     codes = np.r_[np.repeat(np.arange(9), 10), np.full(10, 9)]
-    for weights in evaluation._resampled_weights(labels, codes, 200, 0):
+    for weights in evaluation.resampled_weights(labels, codes, 200, 0):
         assert weights[labels == 0].any() and weights[labels == 1].any()
 
 

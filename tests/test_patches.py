@@ -92,6 +92,12 @@ def write_classes(root: Path, count: int = 5, size: int = 16) -> np.ndarray:
     return pixels
 
 
+def gzip_files(folder):
+    for path in sorted(folder.iterdir()):
+        Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
+        path.unlink()
+
+
 def write_pcam(root: Path, part: str, pixels: np.ndarray, labels: list[int]) -> None:
     root.mkdir(exist_ok=True)
     with h5py.File(root / PCAM_NAME.format(part, "x"), "w") as file:
@@ -199,9 +205,7 @@ def test_pcam_files_come_back_pixel_exact(tmp_path, packed):
     write_pcam(tmp_path / "p", "train", pixels[:610], [0, 1] * 305)
     write_pcam(tmp_path / "p", "test", pixels[610:], [1] * 90)
     if packed:
-        for path in sorted((tmp_path / "p").iterdir()):
-            Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
-            path.unlink()
+        gzip_files(tmp_path / "p")
     patches = pack(tmp_path / "p", tmp_path / "cache")
     np.testing.assert_array_equal(patches.images, pixels)
     assert patches.table["label"].tolist() == [0, 1] * 305 + [1] * 90
@@ -326,9 +330,7 @@ def test_pcam_and_kaggle_patches_are_resized_too(tmp_path, packed):
     write_pcam(tmp_path / "p", "train", pixels[:610], [0, 1] * 305)
     write_pcam(tmp_path / "p", "test", pixels[610:], [1] * 10)
     if packed:
-        for path in sorted((tmp_path / "p").iterdir()):
-            Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
-            path.unlink()
+        gzip_files(tmp_path / "p")
     expected = [resize(patch, 48) for patch in pixels]
     np.testing.assert_array_equal(pack(tmp_path / "p", tmp_path / "cache", size=48).images, expected)
     kaggle = write_kaggle(tmp_path / "k", pixels[:3])
