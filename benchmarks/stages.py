@@ -1,14 +1,16 @@
 """One stage of the main job, done one way, timed in a process of its own; prints a line of JSON.
 
-    python benchmarks/stages.py STAGE WAY --folder DIR --patches N
+    python benchmarks/stages.py STAGE WAY --folder DIR --patches N [--batch N] [--precision POLICY] [--profile DIR]
 
 WAY is `classic` (as the classic Kaggle notebook does it: files opened one at a time, `ImageDataGenerator` with system 1's
 augmentation, one `predict` call an image), `careful` (as a careful user does it today: `tf.data` with parallel decoding,
 Keras augmentation layers, Keras's Adam, batched `predict`) or `ours`. DIR holds the patches that `bench` writes.
 Files are warm: they are read once before the clock starts. `python -m histopath bench` runs the stages and prints a table.
+`--profile` writes a trace of our training, for TensorBoard or Perfetto.
 """
 
 import argparse
+import contextlib
 import importlib
 import itertools
 import json
@@ -16,6 +18,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -23,14 +26,25 @@ import numpy as np
 import pandas as pd
 from pack import write_patches
 
-BATCH = 16
 PREDICTED = 64
 
 
-def list_files(folder: Path, count: int) -> tuple[list[str], np.ndarray]:
-    """Paths and labels of the first `count` training patches."""
-    labels = pd.read_csv(folder / "data" / "train_labels.csv").head(count)
-    return [str(folder / "data" / "train" / f"{name}.tif") for name in labels["id"]], labels["label"].to_numpy()
+@dataclass(frozen=True)
+class Job:
+    """How much is to be done: where the patches lie, how many, training steps, batch, precision, where a trace goes."""
+
+    folder: Path
+    patches: int
+    steps: int
+    batch: int
+    precision: str
+    profile: Path | None
+
+
+def list_files(job: Job) -> tuple[list[str], np.ndarray]:
+    """Paths and labels of the patches."""
+    labels = pd.read_csv(job.folder / "data" / "train_labels.csv").head(job.patches)
+    return [str(job.folder / "data" / "train" / f"{name}.tif") for name in labels["id"]], labels["label"].to_numpy()
 
 
 def read_image(path: str) -> np.ndarray:
@@ -51,50 +65,50 @@ def rate(items: Iterable[int], seconds: float) -> float:
 # Reading
 
 
-def read_classic(folder: Path, count: int) -> float:
+def read_classic(job: Job) -> float:
     """Opens the files one after the other."""
-    files, _ = list_files(folder, count)
+    files, _ = list_files(job)
     started = time.perf_counter()
     for path in files:
         read_image(path)
-    return count / (time.perf_counter() - started)
+    return job.patches / (time.perf_counter() - started)
 
 
-def read_careful(folder: Path, count: int) -> float:
+def read_careful(job: Job) -> float:
     """Opens the files in parallel by tf.data."""
-    files = list_files(folder, count)[0]
+    files = list_files(job)[0]
     for _ in decoded(files[:256]).batch(256):  # TensorFlow sets itself up
         pass
     started = time.perf_counter()
     for _ in decoded(files).batch(256):
         pass
-    return count / (time.perf_counter() - started)
+    return job.patches / (time.perf_counter() - started)
 
 
-def read_ours(folder: Path, count: int) -> float:
+def read_ours(job: Job) -> float:
     """Gathers shuffled batches from the packed array, which was packed before: this is every pass over the data but the first."""
-    images = packed(folder).images
-    order = np.random.default_rng(0).permutation(len(images))[:count]
+    images = packed(job).images
+    order = np.random.default_rng(0).permutation(len(images))[: job.patches]
     started = time.perf_counter()
-    for start in range(0, count, 256):
+    for start in range(0, job.patches, 256):
         images[order[start : start + 256]]
-    return count / (time.perf_counter() - started)
+    return job.patches / (time.perf_counter() - started)
 
 
 # Feeding: what a step is given, read, shuffled, augmented and scaled
 
 
-def generator(folder: Path, count: int):
+def generator(job: Job):
     """System 1's ImageDataGenerator, on Kaggle's table of files."""
-    import tensorflow as tf
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator  # that of `tf.keras`, without TensorFlow
 
-    files, labels = list_files(folder, count)
+    files, labels = list_files(job)
     table = pd.DataFrame({"path": files, "label": labels.astype(str)})
     augmentation = {"rotation_range": 180, "zoom_range": 0.4, "width_shift_range": 0.3, "height_shift_range": 0.3}
     augmentation |= {"shear_range": 0.3, "channel_shift_range": 0.3, "horizontal_flip": True, "vertical_flip": True}
-    flow = tf.keras.preprocessing.image.ImageDataGenerator(rescale=1 / 255, **augmentation)
+    flow = ImageDataGenerator(rescale=1 / 255, **augmentation)
     return flow.flow_from_dataframe(
-        table, x_col="path", y_col="label", target_size=(96, 96), class_mode="binary", batch_size=BATCH, seed=0
+        table, x_col="path", y_col="label", target_size=(96, 96), class_mode="binary", batch_size=job.batch, seed=0
     )
 
 
@@ -109,12 +123,12 @@ def decoded(files: list[str]):
     return tf.data.Dataset.from_tensor_slices(files).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def careful_batches(folder: Path, count: int):
+def careful_batches(job: Job):
     """Shuffled batches of tf.data, augmented by Keras layers like system 1's, in the range of Xception."""
     import keras
     import tensorflow as tf
 
-    files, labels = list_files(folder, count)
+    files, labels = list_files(job)
     layers = keras.Sequential(
         [
             keras.layers.RandomFlip(),
@@ -125,39 +139,39 @@ def careful_batches(folder: Path, count: int):
         ]
     )
     pairs = tf.data.Dataset.zip((decoded(files), tf.data.Dataset.from_tensor_slices(labels.astype("float32")[:, None])))
-    batches = pairs.shuffle(1024, seed=0).repeat().batch(BATCH)
+    batches = pairs.shuffle(1024, seed=0).repeat().batch(job.batch)
     varied = batches.map(lambda x, y: (layers(tf.cast(x, "float32"), training=True), y), num_parallel_calls=tf.data.AUTOTUNE)
     return varied.prefetch(tf.data.AUTOTUNE)
 
 
-def packed(folder: Path):
+def packed(job: Job):
     """The patches, packed at the first call."""
     from histopath.patches import open_patches
 
-    return open_patches(folder / "data", cache=folder / "cache", progress=False)
+    return open_patches(job.folder / "data", cache=job.folder / "cache", progress=False)
 
 
-def our_batches(folder: Path, count: int):
+def our_batches(job: Job):
     """Shuffled batches of raw patches, as `training` draws them."""
     from histopath.batches import Batches
 
-    patches = packed(folder)
-    rows = np.arange(min(count, len(patches)))
+    patches = packed(job)
+    rows = np.arange(min(job.patches, len(patches)))
     targets = [patches.table["label"].to_numpy("float32")[rows, None]]
-    return Batches(patches.images, rows, targets, BATCH, seed=0)
+    return Batches(patches.images, rows, targets, job.batch, seed=0)
 
 
-def feed_classic(folder: Path, count: int) -> float:
+def feed_classic(job: Job) -> float:
     """Batches of ImageDataGenerator."""
-    return rate((len(x) for x, _ in generator(folder, count)), 10)
+    return rate((len(x) for x, _ in generator(job)), 10)
 
 
-def feed_careful(folder: Path, count: int) -> float:
+def feed_careful(job: Job) -> float:
     """Batches of tf.data and Keras layers."""
-    return rate((x.shape[0] for x, _ in careful_batches(folder, count)), 10)
+    return rate((x.shape[0] for x, _ in careful_batches(job)), 10)
 
 
-def feed_ours(folder: Path, count: int) -> float:
+def feed_ours(job: Job) -> float:
     """Our batches through our layers, compiled as in the step."""
     import keras
 
@@ -168,7 +182,7 @@ def feed_ours(folder: Path, count: int) -> float:
         x = layer(x, training=True)
     step = keras.Model(inputs, x)
     step.jit_compile = False
-    batches = our_batches(folder, count)
+    batches = our_batches(job)
 
     def sizes() -> Iterator[int]:
         for number in itertools.count():
@@ -197,12 +211,12 @@ class Clock:
 
         self.callback = Callback()
 
-    def figures(self, started: float) -> dict[str, float]:
+    def figures(self, started: float, batch: int) -> dict[str, float]:
         """Seconds from building the network to the end of the first step, and patches a second after the second."""
         steps = len(self.times) - 3
         return {
             "first_step_seconds": self.times[1] - started,
-            "patches_per_second": steps * BATCH / (self.times[-1] - self.times[2]),
+            "patches_per_second": steps * batch / (self.times[-1] - self.times[2]),
         }
 
 
@@ -217,43 +231,62 @@ def plain_network():
     ]
     x = keras.layers.Concatenate()([keras.layers.GlobalAveragePooling2D()(part) for part in parts])
     network = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(keras.layers.Dropout(0.5)(x)))
-    network.compile(keras.optimizers.Adam(1e-4), "binary_crossentropy", metrics=["accuracy"], jit_compile=False)
+    network.compile(
+        keras.optimizers.Adam(1e-4), "binary_crossentropy", metrics=["accuracy"], jit_compile=keras.backend.backend() == "jax"
+    )
     return network
 
 
-def train_plainly(batches, steps: int) -> dict[str, float]:
+def train_plainly(batches, job: Job) -> dict[str, float]:
     """Keras's Adam and `fit` on the given batches."""
     clock, started = Clock(), time.perf_counter()
-    plain_network().fit(batches, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[clock.callback])
-    return clock.figures(started)
+    plain_network().fit(batches, steps_per_epoch=job.steps, epochs=1, verbose=0, callbacks=[clock.callback])
+    return clock.figures(started, job.batch)
 
 
-def train_classic(folder: Path, count: int, steps: int) -> dict[str, float]:
+def train_classic(job: Job) -> dict[str, float]:
     """Fed by ImageDataGenerator."""
-    return train_plainly(generator(folder, count), steps)
+    return train_plainly(generator(job), job)
 
 
-def train_careful(folder: Path, count: int, steps: int) -> dict[str, float]:
+def train_careful(job: Job) -> dict[str, float]:
     """Fed by tf.data."""
-    return train_plainly(careful_batches(folder, count), steps)
+    return train_plainly(careful_batches(job), job)
 
 
-def train_ours(folder: Path, count: int, steps: int, constant: bool = False) -> dict[str, float]:
+def train_ours(job: Job, constant: bool = False) -> dict[str, float]:
     """Our step: raw patches in, augmentation inside, FlatAdam; `constant` repeats one batch that is already in memory."""
     from histopath import training
     from histopath.config import get_config
     from histopath.splits import split_patches
 
     clock, started = Clock(), time.perf_counter()
-    patches = packed(folder)
-    settings = {"epochs": 1, "epoch_steps": steps, "batch_size": BATCH, "augmentation": "none" if constant else "dihedral"}
+    patches = packed(job)
+    settings = {"epochs": 1, "epoch_steps": job.steps, "batch_size": job.batch, "precision": job.precision}
+    settings |= {"augmentation": "none" if constant else "dihedral"}
     config = get_config("sample", "xception_nasnet", settings)
     splits = split_patches(patches.table, config.val_fraction, config.holdout_fraction, config.seed, patches.class_names)
-    session = training.Session(patches, config, folder / "run", splits, lambda line: None)
+    session = training.Session(patches, config, job.folder / "run", splits, lambda line: None)
     session.compile(None, 0, 1)
     batches = constant_batches(session.batches) if constant else session.batches
-    session.trainer.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[clock.callback])
-    return clock.figures(started)
+    with traced(job.profile):
+        session.trainer.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[clock.callback])
+    return clock.figures(started, job.batch)
+
+
+def traced(folder: Path | None):
+    """Writes a trace of what is done in a block, by the profiler of the backend."""
+    from histopath.backend import keras
+
+    if folder is None:
+        return contextlib.nullcontext()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.profiler.trace(folder)
+    import tensorflow as tf
+
+    return tf.profiler.experimental.Profile(str(folder))
 
 
 def constant_batches(batches):
@@ -272,17 +305,17 @@ def constant_batches(batches):
     return Constant()
 
 
-def train_constant(folder: Path, count: int, steps: int) -> dict[str, float]:
+def train_constant(job: Job) -> dict[str, float]:
     """Our step on one batch, without reading, shuffling or augmenting: what the network alone costs."""
-    return train_ours(folder, count, steps, constant=True)
+    return train_ours(job, constant=True)
 
 
 # Predicting
 
 
-def predict_classic(folder: Path, count: int) -> float:
+def predict_classic(job: Job) -> float:
     """One `predict` call an image; at most 100 of them."""
-    network, files = plain_network(), list_files(folder, min(count, 100))[0]
+    network, files = plain_network(), list_files(job)[0][:100]
     network.predict(read_image(files[0])[None] / 255.0, verbose=0)
     started = time.perf_counter()
     for path in files:
@@ -290,42 +323,42 @@ def predict_classic(folder: Path, count: int) -> float:
     return len(files) / (time.perf_counter() - started)
 
 
-def predict_careful(folder: Path, count: int) -> float:
+def predict_careful(job: Job) -> float:
     """`predict` on batches of tf.data."""
     import tensorflow as tf
 
     network = plain_network()
     network.predict(np.zeros((PREDICTED, 96, 96, 3), "float32"), verbose=0)
-    scaled = decoded(list_files(folder, count)[0]).map(lambda x: tf.cast(x, "float32") / 127.5 - 1)
+    scaled = decoded(list_files(job)[0]).map(lambda x: tf.cast(x, "float32") / 127.5 - 1)
     started = time.perf_counter()
     network.predict(scaled.batch(PREDICTED, drop_remainder=True).prefetch(2), verbose=0)
-    return count // PREDICTED * PREDICTED / (time.perf_counter() - started)
+    return job.patches // PREDICTED * PREDICTED / (time.perf_counter() - started)
 
 
-def predict_ours(folder: Path, count: int, views: int = 1) -> float:
+def predict_ours(job: Job, views: int = 1) -> float:
     """Our batches of the packed array."""
     from histopath.inference import predict
     from histopath.models import build_model
 
-    network, images = build_model("xception_nasnet"), packed(folder).images
+    network, images = build_model("xception_nasnet"), packed(job).images
     predict(network, images, np.arange(PREDICTED), 1, PREDICTED)
-    rows = np.arange(count // views // PREDICTED * PREDICTED or PREDICTED)
+    rows = np.arange(job.patches // views // PREDICTED * PREDICTED or PREDICTED)
     started = time.perf_counter()
     predict(network, images, rows, views, PREDICTED)
     return len(rows) / (time.perf_counter() - started)
 
 
-def predict_eight(folder: Path, count: int) -> float:
+def predict_eight(job: Job) -> float:
     """Eight views a patch; patches a second, so an eighth of the forward passes."""
-    return predict_ours(folder, count, 8)
+    return predict_ours(job, 8)
 
 
-def prepare(folder: Path, count: int) -> float:
+def prepare(job: Job) -> float:
     """Writes the patches and packs them."""
-    write_patches(folder / "data", count)
+    write_patches(job.folder / "data", job.patches)
     started = time.perf_counter()
-    packed(folder)
-    return count / (time.perf_counter() - started)
+    packed(job)
+    return job.patches / (time.perf_counter() - started)
 
 
 STAGES: dict[str, dict[str, Callable]] = {
@@ -345,16 +378,20 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--patches", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--profile", type=Path)
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if arguments.way in ("ours", "constant", "eight"):
         importlib.import_module("histopath.backend")  # before anything else: it sets the allocator
-    if arguments.stage != "prepare":
-        for path in list_files(arguments.folder, arguments.patches)[0]:
+    told = vars(arguments)
+    stage = STAGES[told.pop("stage")][told.pop("way")]
+    job = Job(**told)
+    if stage is not prepare:
+        for path in list_files(job)[0]:
             Path(path).read_bytes()
-    stage = STAGES[arguments.stage][arguments.way]
-    extra = {"steps": arguments.steps} if arguments.stage == "train" else {}
-    measured = stage(arguments.folder, arguments.patches, **extra)
+    measured = stage(job)
     figures = measured if isinstance(measured, dict) else {"patches_per_second": measured}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     print(json.dumps({key: round(value, 2) for key, value in figures.items()} | {"resident_mb": round(peak)}))

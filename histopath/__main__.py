@@ -115,6 +115,9 @@ def train(
     from histopath.training import train
 
     finished = train(open_patches(data, slides, size=config.size or None), config, _run_folder(run))
+    if finished is None:
+        print("this process has done its part; process 0 writes the run")
+        return
     best = finished.history["val_auc"].max()
     print(f"{_shown(finished.folder)} is trained: val AUC {best:.3f} chose the checkpoint; evaluate it on its holdout")
 
@@ -221,11 +224,13 @@ def bench(
     steps: Annotated[int, typer.Option(help="Training steps of each measurement.")] = 12,
     repeats: Annotated[int, typer.Option(help="Measurements of each stage; the table holds medians.")] = 1,
     only: Annotated[list[str] | None, typer.Option(help="read, feed, train or predict; may be given often.")] = None,
+    batch: Annotated[int, typer.Option(help="Patches in a training step.")] = 16,
+    precision: Annotated[str, typer.Option(help="Of our training: auto, float32, mixed_bfloat16, mixed_float16.")] = "auto",
 ):
     """Time every stage against the classic notebook and a careful one on this machine, and print the table."""
     from histopath.bench import describe, measure, summarise
 
-    print(describe(summarise(measure(patches, steps, repeats, only))))
+    print(describe(summarise(measure(patches, steps, repeats, only, batch=batch, precision=precision))))
 
 
 def main() -> None:
@@ -248,6 +253,9 @@ def main() -> None:
 
 def _stop(sentence: str, status: int) -> None:
     print(sentence, file=sys.stderr)
+    if os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES"):  # else JAX waits at the exit for processes that may be gone
+        sys.stdout.flush()
+        os._exit(status)
     sys.exit(status)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from histopath.backend import keras
+from histopath.backend import first_line, keras
 
 KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications/"
 # Mean and standard deviation of ImageNet's red, green and blue in 0-1, as `preprocess_input(mode="torch")` uses them.
@@ -125,7 +125,7 @@ def read_model(path: Path) -> keras.Model:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         raise ValueError(
-            f"{path} is not a complete saved network ({_first_line(error)}); delete its run and train it again."
+            f"{path} is not a complete saved network ({first_line(error)}); delete its run and train it again."
         ) from None
 
 
@@ -167,7 +167,7 @@ def _imagenet_file(backbone: str) -> Path:
         return Path(keras.utils.get_file(source.file, source.url, cache_subdir="models", file_hash=source.md5))
     except Exception as error:
         raise FileNotFoundError(
-            f"The ImageNet weights of {backbone} could not be fetched ({_first_line(error)}); fetch {source.url} "
+            f"The ImageNet weights of {backbone} could not be fetched ({first_line(error)}); fetch {source.url} "
             f"elsewhere and name its folder with --set weights=FOLDER (make run WEIGHTS=FOLDER), or train with weights=none."
         ) from None
 
@@ -176,7 +176,7 @@ def _take_weights(network: keras.Model, path: Path) -> None:
     try:
         network.set_weights(read_model(path).get_weights())
     except ValueError as error:
-        raise ValueError(f"{path} does not hold weights of {network.name} ({_first_line(error)}); name another file.") from None
+        raise ValueError(f"{path} does not hold weights of {network.name} ({first_line(error)}); name another file.") from None
 
 
 def _load(network: keras.Model, path: Path) -> None:
@@ -185,9 +185,5 @@ def _load(network: keras.Model, path: Path) -> None:
     try:
         network.load_weights(path)
     except Exception as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         raise ValueError(f"{path} does not hold weights of {network.name} ({reason}); give the file of that network.") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

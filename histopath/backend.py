@@ -11,6 +11,10 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import numpy as np
+
+from histopath.config import home
+
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
@@ -42,7 +46,27 @@ with silent_stderr():
     import keras
     from keras import ops
 
-__all__ = ["accelerators", "device_memory", "keep_freed_memory", "keras", "ops", "silent_stderr", "uses_xla"]
+__all__ = [
+    "accelerators",
+    "device_memory",
+    "first_line",
+    "from_first_process",
+    "join_processes",
+    "keep_freed_memory",
+    "keras",
+    "leave_processes",
+    "on_one_device",
+    "ops",
+    "several_devices",
+    "silent_stderr",
+    "uses_xla",
+]
+if keras.backend.backend() == "jax" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    import jax
+
+    # What is compiled once, small functions too, is read in the next process: see benchmarks/README.md.
+    jax.config.update("jax_compilation_cache_dir", str(home() / "data" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 # Several networks in one process are several traces, of which TensorFlow warns on the sixth.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
@@ -79,12 +103,77 @@ def device_memory() -> int | None:
     return None
 
 
+def join_processes() -> tuple[int, int]:
+    """Joins the other processes of one training; returns the number of this process, and how many there are.
+
+    Without Keras's own variables there is one. `KERAS_DISTRIBUTION_NUM_PROCESSES`, `…_JOB_ADDRESSES` (host:port at which
+    process 0 can be reached) and `…_PROCESS_ID` announce others, on this machine or on several: see
+    `keras.distribution.initialize`. It has to be called before anything is computed.
+
+    Raises:
+        ValueError: when the backend cannot do it, or the others are not met.
+    """
+    if int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES") or 1) == 1:
+        return 0, 1
+    if keras.backend.backend() != "jax":
+        raise ValueError("Several processes train together with KERAS_BACKEND=jax alone; Keras cannot do it on TensorFlow yet.")
+    import jax
+
+    if not jax.distributed.is_initialized():
+        try:
+            keras.distribution.initialize()
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"The other processes were not met ({first_line(error)}); start all of them again.") from None
+    return jax.process_index(), jax.process_count()
+
+
+def leave_processes() -> None:
+    """Ends what `join_processes` began, so that each process ends when it likes."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        if jax.distributed.is_initialized():
+            jax.distributed.shutdown()
+
+
+def from_first_process(text: str, arrays: list[np.ndarray] | None = None) -> tuple[str, list[np.ndarray]]:
+    """Gives every process the text of process 0, and its arrays, which have the same shapes in all; see `join_processes`."""
+    arrays = arrays or []
+    if keras.backend.backend() != "jax":
+        return text, arrays
+    import jax
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    if jax.process_count() == 1:
+        return text, arrays
+    content = np.frombuffer(text.encode(), "uint8")
+    length = int(broadcast_one_to_all(np.int32(len(content))))
+    content, arrays = broadcast_one_to_all((np.resize(content, length), arrays))
+    return bytes(np.asarray(content)).decode(), [np.asarray(array) for array in arrays]
+
+
+@contextmanager
+def on_one_device() -> Iterator[None]:
+    """Leaves, on JAX, the scope of several devices: networks in this block are whole and local. On TensorFlow it does nothing."""
+    shared = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(shared)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without what a library adds in further lines."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
 def several_devices(count: int) -> tuple[AbstractContextManager, int]:
     """Prepares training on several local devices, each with a part of every batch.
 
     Args:
-        count: how many; 0 for all accelerators, or the processor where there is none. Without accelerators a number above 1
-            asks for virtual devices of the processor, which is of use for trying only.
+        count: how many, those of other processes included; 0 for all accelerators, or for one processor a process where
+            there is none. Without accelerators a larger number asks for virtual devices of the processor, of use for trying.
 
     Returns:
         The scope in which network and optimiser are to be built, and the number of devices.
@@ -92,8 +181,8 @@ def several_devices(count: int) -> tuple[AbstractContextManager, int]:
     Raises:
         ValueError: when there are fewer devices, or the backend cannot do it.
     """
-    names = accelerators()
-    count = count or max(1, len(names))
+    names, processes = accelerators(), join_processes()[1]
+    count = count or max(processes, len(names))
     if count == 1:
         return nullcontext(), 1
     if names and count > len(names):

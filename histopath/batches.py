@@ -16,7 +16,9 @@ from histopath.config import parse_copies
 class Batches(keras.utils.PyDataset):
     """Shuffled batches of one size; the order depends on seed and epoch alone, so that a resumed run sees the same."""
 
-    def __init__(self, images, rows, targets, batch_size: int, seed: int, epoch: int = 0, steps: int = 0):
+    def __init__(
+        self, images, rows, targets, batch_size: int, seed: int, epoch: int = 0, steps: int = 0, share: tuple[int, int] = (0, 1)
+    ):
         """Takes what the batches are drawn from.
 
         Args:
@@ -27,8 +29,10 @@ class Batches(keras.utils.PyDataset):
             seed: seeds the order.
             epoch: the epoch that comes next, from 0 on.
             steps: batches after which an epoch ends early; 0 for whole passes.
+            share: which process this is, of how many; each is given its own part of every batch.
         """
         super().__init__()
+        self.share = share
         self.images, self.rows, self.targets = images, rows, targets
         self.batch_size, self.seed, self.steps = min(batch_size, len(rows)), seed, steps
         self.start_epoch(epoch)
@@ -38,7 +42,10 @@ class Batches(keras.utils.PyDataset):
         return min(whole, self.steps) if self.steps else whole
 
     def __getitem__(self, index):
-        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        number, count = self.share
+        size = self.batch_size // count
+        start = index * self.batch_size + number * size
+        chosen = self.order[start : start + size]
         targets = tuple(target[chosen] for target in self.targets)
         return self.images[self.rows[chosen]], targets if len(targets) > 1 else targets[0]
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +31,13 @@ TITLES = {
 
 
 def measure(
-    patches: int, steps: int, repeats: int, stages: list[str] | None = None, log: Callable[[str], None] = say
+    patches: int,
+    steps: int,
+    repeats: int,
+    stages: list[str] | None = None,
+    log: Callable[[str], None] = say,
+    batch: int = 16,
+    precision: str = "auto",
 ) -> list[dict]:
     """Runs every stage in every way, each time in a process of its own, the ways in turn.
 
@@ -40,6 +47,8 @@ def measure(
         repeats: how often each is run.
         stages: some of `WAYS`; None for all.
         log: takes a line a measurement.
+        batch: patches in a training step.
+        precision: of our training: `auto` or a Keras dtype policy. The baselines train as published, in float32.
 
     Returns:
         One dictionary a measurement: `stage`, `way`, and the figures that `benchmarks/stages.py` prints.
@@ -53,13 +62,16 @@ def measure(
     unknown = [stage for stage in stages or [] if stage not in WAYS]
     if unknown or patches < 512 or steps < 5 or repeats < 1:
         raise ValueError(f"Give stages of {', '.join(WAYS)}, at least 512 patches, 5 steps and 1 repeat.")
-    measured = []
+    measured, has_tensorflow = [], find_spec("tensorflow") is not None
     with tempfile.TemporaryDirectory(prefix="histopath-bench-") as folder:
         size = ["--folder", folder, "--patches", str(patches), "--steps", str(steps)]
+        size += ["--batch", str(batch), "--precision", precision]
         _run(["prepare", "ours", *size])
         for number in range(repeats):
             for stage in stages or WAYS:
                 for way in WAYS[stage]:
+                    if way == "careful" and not has_tensorflow:
+                        continue
                     figures = _run([stage, way, *size])
                     log(f"{number + 1}/{repeats} {stage} {way}: {figures}")
                     measured.append({"stage": stage, "way": way, **figures})
@@ -79,8 +91,9 @@ def summarise(measured: list[dict]) -> pd.DataFrame:
     """Puts measurements into a table: medians, and the median of the ratios of one round.
 
     Returns:
-        One row a figure: `classic`, `careful`, `ours`, `ours / classic`, `ours / careful` (above 1 is better), `peak MB`
-        of ours. For training also the share of a step that is not the network, in percent; for predicting also eight views.
+        One row a figure: `classic`, `careful` (needs TensorFlow), `ours`, `ours / classic`, `ours / careful` (above 1 is
+        better), `peak MB` of ours. For training also the share of a step that is not the network, in percent; for
+        predicting also eight views.
     """
     rows = {}
     for (stage, key), title in TITLES.items():
@@ -88,8 +101,9 @@ def summarise(measured: list[dict]) -> pd.DataFrame:
         if not values["ours"]:
             continue
         better = -1 if key.endswith("seconds") else 1
-        rows[title] = {way: statistics.median(values[way]) for way in ("classic", "careful", "ours")}
-        for way in ("classic", "careful"):
+        baselines = [way for way in ("classic", "careful") if values[way]]
+        rows[title] = {way: statistics.median(values[way]) for way in (*baselines, "ours")}
+        for way in baselines:
             ratios = [(ours / other) ** better for ours, other in zip(values["ours"], values[way], strict=True)]
             rows[title][f"ours / {way}"] = statistics.median(ratios)
         peaks = [one["resident_mb"] for one in measured if (one["stage"], one["way"]) == (stage, "ours")]
@@ -100,7 +114,8 @@ def summarise(measured: list[dict]) -> pd.DataFrame:
         if stage == "predict":
             passes = [8 * eight / ours for eight, ours in zip(values["eight"], values["ours"], strict=True)]
             rows["eight views, forward passes/s against one view's"] = {"ours": statistics.median(passes)}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    columns = ["classic", "careful", "ours", "ours / classic", "ours / careful", "peak MB"]
+    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
 
 
 def describe(table: pd.DataFrame) -> str:

@@ -44,7 +44,8 @@ class Config:
         precision: `auto` (mixed on a GPU, float32 elsewhere) or a Keras dtype policy.
         feed: `stream` (patches from the memory-mapped array), `resident` (patches on the device, row numbers from the
             host) or `auto` (resident on an accelerator where they fit). The batches are the same.
-        devices: local devices that share each batch; 0 for all accelerators, or the processor where there is none.
+        devices: devices that share each batch; 0 for all accelerators, or the processor where there is none.
+        steps_per_execution: optimiser steps that the host starts at once; of use on a GPU, where a step is shorter than that.
         views: views averaged at prediction, 8 or 1.
         predict_batch: patches in one prediction step.
         norm_patches: training patches from which batch normalisation is re-estimated after each epoch.
@@ -78,6 +79,7 @@ class Config:
     precision: str = "auto"
     feed: str = "auto"
     devices: int = 0
+    steps_per_execution: int = 1
     views: int = 8
     predict_batch: int = 64
     norm_patches: int = 4096
@@ -283,7 +285,8 @@ def _check_ranges(config: Config) -> None:
     _check_choice("augmentation", config.augmentation, ("dihedral", "classic", "rotation", "none"))
     _check_choice("feed", config.feed, ("auto", "stream", "resident"))
     _check_choice("number of views", str(config.views), ("1", "8"))
-    for key in ("batch_size", "epochs", "predict_batch", "norm_patches", "patience", "learning_rate", "clip_norm"):
+    above = ("batch_size", "epochs", "predict_batch", "norm_patches", "patience", "steps_per_execution")
+    for key in (*above, "learning_rate", "clip_norm"):
         if not 0 < getattr(config, key) < float("inf"):
             raise ValueError(f"The setting {key} must be above 0 and finite and is {getattr(config, key)}.")
     for key in ("val_fraction", "holdout_fraction", "ema_momentum", "dropout", "warmup", "label_smoothing", "stain"):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -12,7 +14,19 @@ import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
 
 from histopath.augment import augmentation_layers
-from histopath.backend import accelerators, device_memory, keras, ops, several_devices, uses_xla
+from histopath.backend import (
+    accelerators,
+    device_memory,
+    first_line,
+    from_first_process,
+    join_processes,
+    keras,
+    leave_processes,
+    on_one_device,
+    ops,
+    several_devices,
+    uses_xla,
+)
 from histopath.batches import Batches, ResidentPatches, one_of, repeat_rows
 from histopath.config import Config
 from histopath.evaluation import best_threshold
@@ -33,12 +47,13 @@ ACCURACIES = {True: keras.metrics.BinaryAccuracy, False: keras.metrics.Categoric
 DAMAGE = (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile)
 
 
-def train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str], None] = say) -> Run:
+def train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str], None] = say) -> Run | None:
     """Trains a network, or finishes or opens the same training when the folder already holds it.
 
     After every epoch the averaged weights get batch-normalisation statistics of their own (`reestimate_norm`), are scored
     on val, saved when they are the best so far, and the whole state is kept for resuming. A finished run of other settings
-    or data in the folder is moved aside, never overwritten.
+    or data in the folder is moved aside, never overwritten. Several processes (`backend.join_processes`) share every batch
+    and do the rest alike; process 0 alone writes, and tells the others where an interrupted training goes on.
 
     Args:
         patches: labelled patches.
@@ -47,18 +62,27 @@ def train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str], 
         log: takes one line an epoch, and one every half minute within a long one.
 
     Returns:
-        The finished run.
+        The finished run; None in a process other than 0.
 
     Raises:
-        ValueError: when the patches cannot be split or have the wrong size.
+        ValueError: when the patches cannot be split or have the wrong size, or another process ended.
     """
+    if join_processes()[0]:
+        with tempfile.TemporaryDirectory(prefix="histopath-") as nowhere:
+            _train(patches, config, Path(nowhere) / folder.name, log)
+        return None
     with locked(folder, log):
         return _train(patches, config, folder, log)
 
 
-def _train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str], None]) -> Run:
+def _train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str], None]) -> Run | None:
     identity = {"data": patches.fingerprint, "patches": len(patches.table), **dataclasses.asdict(config)}
-    if _finished(folder, identity):
+    told, _ = from_first_process(json.dumps({"identity": identity, "finished": _finished(folder, identity)}))
+    if json.loads(told)["identity"] != json.loads(json.dumps(identity)):
+        raise ValueError("Process 0 trains with other settings or other patches; give every process the same ones.")
+    if json.loads(told)["finished"]:
+        if join_processes()[0]:
+            return None
         (folder / "state.npz").unlink(missing_ok=True)
         log(f"{folder.name} is already trained with these settings on these patches")
         return open_run(folder)
@@ -67,7 +91,16 @@ def _train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str],
     with scope:
         session = Session(patches, config, folder, splits, log, devices)
         _prepare_folder(folder, identity, config, splits, log)
-        session.fit()
+        try:
+            session.fit()
+        except (RuntimeError, ValueError) as error:
+            if session.processes == 1 or not re.match("[A-Z_]+: ", str(error)):  # the code of an XLA status
+                raise
+            cure = "start all of them again, and the training goes on after its last finished epoch"
+            raise ValueError(f"The processes of this training lost each other (… {first_line(error)[-120:]}); {cure}.") from None
+    leave_processes()
+    if session.process:
+        return None
     write_text(folder / "metrics.json", json.dumps(session.summary(), indent=2) + "\n")
     session.state_file.unlink()
     finished = open_run(folder)
@@ -80,7 +113,7 @@ class Session(keras.callbacks.Callback):
 
     def __init__(self, patches, config, folder, splits, log, devices=1):
         super().__init__()
-        self.devices = devices
+        self.devices, (self.process, self.processes) = devices, join_processes()
         self.patches, self.config, self.folder, self.splits, self.log = patches, config, folder, splits, log
         self.state_file = folder / "state.npz"
         self.part = {name: group for name, group in splits.groupby("split")}
@@ -112,15 +145,17 @@ class Session(keras.callbacks.Callback):
             keras.config.set_dtype_policy(policy)
         check_size(self.network, self.patches.images)
         mixed = self.trainer.dtype_policy != policy
-        self.saved = build_model(config.model, **whole) if mixed or self.devices > 1 else self.network
+        with on_one_device():
+            self.saved = build_model(config.model, **whole) if mixed or self.devices > 1 else self.network
         if self.devices > 1:
             self._share_batches()
 
     def _share_batches(self):
         """Every device takes a part of each batch; batch normalisation sees the whole, as on one device."""
-        if self.config.batch_size % self.devices:
+        if self.devices % self.processes or self.config.batch_size % self.devices:
             raise ValueError(
-                f"The setting batch_size must be a multiple of the {self.devices} devices; it is {self.config.batch_size}."
+                f"The setting batch_size must be a multiple of the {self.devices} devices, and these of the processes; it is "
+                f"{self.config.batch_size}."
             )
         if keras.backend.backend() == "tensorflow":  # on JAX a batch is one array, wherever its parts lie
             for layer in norm_layers(self.network):
@@ -149,7 +184,8 @@ class Session(keras.callbacks.Callback):
         rows, images = drawn["row"].to_numpy(), self.patches.images
         if self.resident:  # the network is given where a patch lies on the device
             images = np.searchsorted(np.unique(rows), np.arange(len(images))).astype("int32")
-        self.batches = Batches(images, rows, targets, config.batch_size, config.seed, 0, config.epoch_steps)
+        share = (self.process, self.processes)
+        self.batches = Batches(images, rows, targets, config.batch_size, config.seed, 0, config.epoch_steps, share)
 
     def _phases(self) -> list[tuple[bool | None, int, int]]:
         """Phases of the training: whether the backbones are frozen (None: as published), epochs before it, its last epoch."""
@@ -168,7 +204,8 @@ class Session(keras.callbacks.Callback):
             if done > last:
                 continue
             if self.rows:
-                self._use_averages()  # the next phase starts from the weights that were scored
+                self._average()  # the next phase starts from the weights that were scored
+                self.network.set_weights(self.saved.get_weights())
             self.compile(frozen, before, last)
             if not self.rows and done > before:
                 self._restore()
@@ -195,6 +232,7 @@ class Session(keras.callbacks.Callback):
             self.adam,
             [LOSSES[sigmoid](label_smoothing=config.label_smoothing) for sigmoid in sigmoids],
             metrics=[[ACCURACIES[sigmoid](name="accuracy")] for sigmoid in sigmoids],
+            steps_per_execution=self.config.steps_per_execution,
             jit_compile=uses_xla(),
         )
         self.trainer.optimizer.build(self.trainer.trainable_variables)
@@ -210,15 +248,16 @@ class Session(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock of an epoch."""
         self.started = self.spoke = time.perf_counter()
+        self.warm = None
 
     def on_train_batch_end(self, batch, logs=None):
         """Says how far a long epoch is, every half minute."""
         now = time.perf_counter()
-        if batch == 0:
-            self.warm = now  # the first step of a run compiles; it says nothing about the rate
+        if self.warm is None:
+            self.warm = now, batch  # the first step of a run compiles; it says nothing about the rate
         elif now - self.spoke > 30:
             self.spoke = now
-            rate = batch * self.batches.batch_size / (now - self.warm)
+            rate = (batch - self.warm[1]) * self.batches.batch_size / (now - self.warm[0])
             progress = f"  step {batch + 1}/{len(self.batches)}  loss {logs['loss']:.3f}  {rate:,.1f} patches/s"
             self.log(f"epoch {len(self.rows) + 1}/{self.config.epochs}{progress}")
 
@@ -227,7 +266,7 @@ class Session(keras.callbacks.Callback):
         if not np.isfinite(logs["loss"]):
             raise ValueError(f"The training of {self.folder.name} diverged (loss {logs['loss']}); lower --set learning_rate.")
         live = self.network.get_weights()
-        self._use_averages()
+        self._average()
         row = {
             "epoch": epoch + 1,
             "loss": float(logs["loss"]),
@@ -238,7 +277,8 @@ class Session(keras.callbacks.Callback):
         best = max((past["val_auc"] for past in self.rows), default=-1.0)
         if row["val_auc"] > best:
             self._save_network()
-        self.network.set_weights(live)
+        if self.saved is self.network:
+            self.network.set_weights(live)
         row["seconds"] = round(time.perf_counter() - self.started, 1)
         self.rows.append(row)
         self._save_state()
@@ -267,25 +307,31 @@ class Session(keras.callbacks.Callback):
             "tasks": tasks,
         }
 
-    def _use_averages(self):
-        for variable, value in zip(self.network.trainable_variables, self.adam.averages(), strict=True):
+    def _average(self):
+        """Gives the network that is scored and saved the averaged weights, and batch statistics of their own."""
+        averages = self.adam.averages()
+        if self.saved is not self.network:
+            self.saved.set_weights(self.network.get_weights())
+        for variable, value in zip(self.saved.trainable_variables, averages, strict=True):
             variable.assign(value)
         rows = self.batches.rows
         size = min(self.config.predict_batch, self.config.norm_patches, len(rows))
         count = max(1, min(self.config.norm_patches, len(rows)) // size)
         chosen = np.random.default_rng(self.config.seed).permutation(rows)[: count * size]
-        reestimate_norm(self.network, [self.patches.images[part] for part in np.split(chosen, count)])
+        with on_one_device():
+            reestimate_norm(self.saved, [self.patches.images[part] for part in np.split(chosen, count)])
 
     def _score_val(self) -> dict:
         """Loss (the sum over the outputs, as in training), accuracy and AUC (their means) of one view of val."""
         val = self.part["val"]
-        answers = predict_heads(self.network, self.patches.images, val["row"], 1, self.config.predict_batch)
+        with on_one_device():
+            answers = predict_heads(self.saved, self.patches.images, val["row"], 1, self.config.predict_batch)
         scores = [_score(task.answers(val["label"]), p) for task, p in zip(self.tasks, answers, strict=True)]
         loss, accuracy, auc = np.array(scores).T
         row = {"val_loss": float(loss.sum()), "val_accuracy": float(accuracy.mean()), "val_auc": float(auc.mean())}
         if len(scores) > 1:
             row |= {f"val_auc_{task.name}": float(value) for task, value in zip(self.tasks, auc, strict=True)}
-        return row
+        return json.loads(from_first_process(json.dumps(row))[0])  # all processes stop at the same epoch
 
     def _should_stop(self) -> bool:
         scores = [row["val_auc"] for row in self.rows][self.first :]
@@ -293,8 +339,6 @@ class Session(keras.callbacks.Callback):
         return len(self.rows) >= self.last or (self.patient and stale >= self.config.patience)
 
     def _save_network(self):
-        if self.saved is not self.network:
-            self.saved.set_weights(self.network.get_weights())
         with replacing(self.folder / "model.keras") as part:
             self.saved.save(part)
 
@@ -306,26 +350,31 @@ class Session(keras.callbacks.Callback):
 
     def _count_finished(self) -> int:
         """Epochs that an interrupted training of these settings finished."""
-        if not self.state_file.is_file():
-            return 0
-        try:
-            with np.load(self.state_file) as state:
-                return len(json.loads(str(state["rows"])))
-        except DAMAGE as error:
-            raise self._damaged(error) from None
+        rows = "[]"
+        if self.state_file.is_file():
+            try:
+                with np.load(self.state_file) as state:
+                    rows = str(state["rows"])
+            except DAMAGE as error:
+                raise self._damaged(error) from None
+        return len(json.loads(from_first_process(rows)[0]))
 
     def _damaged(self, error: Exception) -> ValueError:
         reason = " ".join(str(error).split())
         return ValueError(f"{self.state_file} is damaged ({reason}); delete it to train this run from the start.")
 
     def _restore(self):
-        try:
-            with np.load(self.state_file) as state:
-                self.rows = json.loads(str(state["rows"]))
-                for i, variable in enumerate(self.variables):
-                    variable.assign(state[f"v{i}"])
-        except DAMAGE as error:
-            raise self._damaged(error) from None
+        rows, values = "", [ops.convert_to_numpy(variable) for variable in self.variables]
+        if not self.process:
+            try:
+                with np.load(self.state_file) as state:
+                    rows, values = str(state["rows"]), [state[f"v{i}"] for i in range(len(self.variables))]
+            except DAMAGE as error:
+                raise self._damaged(error) from None
+        rows, values = from_first_process(rows, values)
+        self.rows = json.loads(rows)
+        for variable, value in zip(self.variables, values, strict=True):
+            variable.assign(value)
         write_table(self.folder / "history.csv", pd.DataFrame(self.rows))
         self.log(f"resuming after epoch {len(self.rows)} of {self.config.epochs}")
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -146,7 +147,7 @@ def test_patches_that_do_not_fit_the_device_are_streamed_and_it_is_said(monkeypa
     assert lines == ["streaming the patches: 9.0 GB do not fit into half of the device's 16.0 GB"]
 
 
-DEVICES = """
+TRAIN = """
 import json, sys
 from pathlib import Path
 from histopath.config import get_config
@@ -154,22 +155,74 @@ from histopath.patches import open_patches
 from histopath.training import train
 patches = open_patches(Path(sys.argv[1]), progress=False)
 settings = json.loads(sys.argv[2])
-train(patches, get_config("sample", "compact", settings), Path(sys.argv[3]))
+train(patches, get_config("sample", "compact", settings), Path(sys.argv[3]), lambda line: print(line, flush=True))
 """
+
+
+def start_training(data, folder, home, **variables):
+    """Starts a training in a process of its own: a function of the settings."""
+    environment = {**os.environ, "HISTOPATH_HOME": str(home), "PYTHONPATH": str(PROJECT), **variables}
+
+    def start(**settings):
+        command = [sys.executable, "-c", TRAIN, str(data), json.dumps(SMALL | settings), str(folder)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+    return start
 
 
 @pytest.mark.slow
 def test_two_devices_train_to_the_losses_of_one(sample, tmp_path):
-    settings = SMALL | {"augmentation": "none", "views": 1, "epoch_steps": 4}
-    losses, environment = {}, {**os.environ, "HISTOPATH_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)}
+    settings = {"augmentation": "none", "views": 1, "epoch_steps": 4}
+    losses = {}
     for devices in (1, 2):
-        told = json.dumps(settings | {"devices": devices})
-        command = [sys.executable, "-c", DEVICES, str(sample), told, str(tmp_path / f"on_{devices}")]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr[-2000:]
-        losses[devices] = open_run(tmp_path / f"on_{devices}").history[["loss", "val_loss"]]
-    assert "2 devices, each with 8 patches of a batch" in done.stdout
+        folder = tmp_path / f"on_{devices}"
+        process = start_training(sample, folder, tmp_path)(**settings, devices=devices)
+        said, complaint = process.communicate()
+        assert process.returncode == 0, complaint[-2000:]
+        losses[devices] = open_run(folder).history[["loss", "val_loss"]]
+    assert "2 devices, each with 8 patches of a batch" in said
     np.testing.assert_allclose(losses[2], losses[1], rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_train_to_the_losses_of_one_and_resume_when_one_was_killed(three, tmp_path):
+    settings = {"augmentation": "none", "views": 1, "epochs": 4, "epoch_steps": 4}
+    jax = {"KERAS_BACKEND": "jax", "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}
+    one = start_training(three.root, tmp_path / "one", tmp_path, KERAS_BACKEND="jax")(**settings, feed="resident")
+    assert one.wait() == 0, one.communicate()[1][-2000:]
+
+    def start_two():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        told = jax | {"KERAS_DISTRIBUTION_JOB_ADDRESSES": address}
+        folders = tmp_path / "two", tmp_path / "other machine" / "two"
+        return [
+            start_training(three.root, folder, tmp_path, **told, KERAS_DISTRIBUTION_PROCESS_ID=str(number))(**settings)
+            for number, folder in enumerate(folders)
+        ]
+
+    first, second = start_two()
+    lines = iter(first.stdout.readline, "")
+    assert any(line.startswith("epoch 2/4  loss") for line in lines)
+    second.send_signal(signal.SIGKILL)
+    second.communicate()
+    _, complaint = first.communicate()
+    assert first.returncode and "start all of them again, and the training goes on after its last finished epoch" in complaint
+    for process in start_two():
+        said, complaint = process.communicate()
+        assert process.returncode == 0, complaint[-2000:]
+        assert "2 devices, each with 8 patches of a batch" in said and "resuming after epoch" in said
+    histories = [open_run(tmp_path / name).history[["loss", "val_loss"]] for name in ("one", "two")]
+    np.testing.assert_allclose(*histories, rtol=1e-3)
+    assert not (tmp_path / "other machine").exists()
+
+
+def test_processes_need_a_backend_that_can_do_it(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    with pytest.raises(ValueError, match="Several processes train together with KERAS_BACKEND=jax alone"):
+        train(small, get_config("sample", "compact", SMALL), tmp_path / "run", quiet)
+    assert not (tmp_path / "run").exists()
 
 
 def test_devices_must_share_a_batch_evenly_and_be_there(small, tmp_path, monkeypatch):
