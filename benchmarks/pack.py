@@ -1,9 +1,9 @@
-"""Times packing at full size: writes distinct Kaggle TIFFs, packs them in a process of their own, opens the pack again.
+"""Times packing: writes distinct patches as Kaggle TIFFs, as JPEGs in class folders or as PCam HDF5, and packs them apart.
 
-    python benchmarks/pack.py --patches 220025 --folder DIR
+    python benchmarks/pack.py --folder DIR [--patches 2000 20000 220025] [--format tiff jpeg hdf5] [--cores 1 2]
 
-needs 12.4 GB in DIR and deletes what it wrote. Memory is that of the packing process: `resident` counts mapped file
-pages too, `anonymous` does not. The files have just been written, so that they are read from the page cache.
+The largest needs 12.4 GB in DIR; what is written is deleted. Memory is that of the packing process: `resident` counts mapped
+file pages too, `anonymous` does not. The files have just been written, so that they are read from the page cache.
 """
 
 import argparse
@@ -18,8 +18,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import h5py
 import numpy as np
 import tifffile
 from tqdm import tqdm
@@ -28,21 +31,49 @@ PROJECT = Path(__file__).resolve().parents[1]
 PATCH_BYTES = 96 * 96 * 3
 
 
-def write_patches(root: Path, count: int, seed: int = 0) -> None:
-    """Writes `count` distinct noise patches in the competition's layout, each TIFF of 27,935 bytes as there."""
+def make_pixels(count: int, seed: int = 0) -> Iterator[bytes]:
+    """Yields the pixels of `count` distinct patches of noise."""
+    pool = np.random.default_rng(seed).bytes(2**24)
+    starts = np.random.default_rng(seed + 1).integers(0, len(pool) - PATCH_BYTES, count)
+    for number, start in enumerate(tqdm(starts, desc="writing patches", mininterval=5, ascii=True)):
+        yield number.to_bytes(4, "little") + pool[start + 4 : start + PATCH_BYTES]
+
+
+def write_patches(root: Path, count: int) -> None:
+    """Writes patches in the competition's layout, each TIFF of 27,935 bytes as there."""
     stream = io.BytesIO()
     tifffile.imwrite(stream, np.zeros((96, 96, 3), np.uint8), photometric="rgb", datetime="2018:11:15 17:20:38")
     header = stream.getvalue()[:-PATCH_BYTES]
-    pool = np.random.default_rng(seed).bytes(2**24)
-    starts = np.random.default_rng(seed + 1).integers(0, len(pool) - PATCH_BYTES, count)
     (root / "train").mkdir(parents=True)
     with open(root / "train_labels.csv", "w") as labels:
         labels.write("id,label\n")
-        for number, start in enumerate(tqdm(starts, desc="writing patches", mininterval=5, ascii=True)):
-            pixels = number.to_bytes(4, "little") + pool[start + 4 : start + PATCH_BYTES]
+        for number, pixels in enumerate(make_pixels(count)):
             patch_id = hashlib.sha1(pixels).hexdigest()
             (root / "train" / f"{patch_id}.tif").write_bytes(header + pixels)
             labels.write(f"{patch_id},{number % 2}\n")
+
+
+def write_jpegs(root: Path, count: int) -> None:
+    """Writes blurred patches as JPEG, about as large as real ones, into the class folders 0 and 1."""
+    for name in ("0", "1"):
+        (root / name).mkdir(parents=True)
+    for number, pixels in enumerate(make_pixels(count)):
+        coarse = np.frombuffer(pixels[: 24 * 24 * 3], np.uint8).reshape(24, 24, 3)
+        cv2.imwrite(str(root / str(number % 2) / f"{number:06d}.jpg"), cv2.resize(coarse, (96, 96)))
+
+
+def write_hdf5(root: Path, count: int) -> None:
+    """Writes PCam's two training files."""
+    root.mkdir(parents=True)
+    with h5py.File(root / "camelyonpatch_level_2_split_train_x.h5", "w") as file:
+        images = file.create_dataset("x", (count, 96, 96, 3), "uint8")
+        for number, pixels in enumerate(make_pixels(count)):
+            images[number] = np.frombuffer(pixels, np.uint8).reshape(96, 96, 3)
+    with h5py.File(root / "camelyonpatch_level_2_split_train_y.h5", "w") as file:
+        file["y"] = (np.arange(count) % 2).astype("uint8").reshape(-1, 1, 1, 1)
+
+
+FORMATS = {"tiff": write_patches, "jpeg": write_jpegs, "hdf5": write_hdf5}
 
 
 def watch_memory(peaks: dict[str, int], stop: threading.Event) -> None:
@@ -54,69 +85,76 @@ def watch_memory(peaks: dict[str, int], stop: threading.Event) -> None:
                 peaks[name] = max(peaks.get(name, 0), int(value.split()[0]))
 
 
-def open_and_measure(root: Path, cache: Path, workers: int | None) -> dict[str, float]:
+def open_and_measure(root: Path, cache: Path) -> dict[str, float]:
     """Opens the patches, packing them when needed; returns seconds, memory in MB and whether the pixels are right."""
     from histopath.patches import open_patches  # here: only the measured process needs the package
 
     peaks, stop = {}, threading.Event()
     watcher = threading.Thread(target=watch_memory, args=(peaks, stop))
     watcher.start()
-    started, processor_started = time.perf_counter(), time.process_time()
-    patches = open_patches(root, cache=cache, workers=workers)
-    seconds, processor_seconds = time.perf_counter() - started, time.process_time() - processor_started
+    started = time.perf_counter()
+    patches = open_patches(root, cache=cache, progress=False)
+    seconds = time.perf_counter() - started
     stop.set()
     watcher.join()
     return {
         "seconds": seconds,
-        "processor_seconds": processor_seconds,
-        "patches": len(patches),
         "anonymous_mb": peaks.get("RssAnon", 0) / 1000,
         "resident_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
-        "right": bool((patches.table["id"] == patches.table["pixel_hash"]).all()),
+        "right": is_right(root, patches),
     }
 
 
-def measure_apart(folder: Path, workers: int | None) -> dict[str, float]:
-    """Runs `open_and_measure` in a new process."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--child", "--folder", str(folder)]
-    command += ["--workers", str(workers)] if workers else []
-    environment = {"PYTHONPATH": str(PROJECT)}
-    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+def is_right(root: Path, patches) -> bool:
+    """Compares packed pixels with what was written: all TIFFs by their ids, of the others some by reading them again."""
+    rows = range(0, len(patches), max(1, len(patches) // 100))
+    if patches.layout == "kaggle":
+        return bool((patches.table["id"] == patches.table["pixel_hash"]).all())
+    if patches.layout == "class-folders":
+        files = [cv2.imread(str(root / patches.table["file"].iloc[row]))[..., ::-1] for row in rows]
+        return all((patches.images[row] == file).all() for row, file in zip(rows, files, strict=True))
+    with h5py.File(root / "camelyonpatch_level_2_split_train_x.h5") as file:
+        return all((patches.images[row] == file["x"][row]).all() for row in rows)
+
+
+def measure_apart(folder: Path, cores: int) -> dict[str, float]:
+    """Runs `open_and_measure` in a new process that may use some cores."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--child", "--folder", str(folder), "--cores", str(cores)]
+    result = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(PROJECT)}, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(result.stdout)
 
 
 def main() -> None:
-    """Parses the command line and prints the figures."""
+    """Parses the command line and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--patches", type=int, default=220_025, help="how many patches to write and pack")
+    parser.add_argument("--patches", type=int, nargs="+", default=[2_000, 20_000, 220_025], help="how many to write and pack")
+    parser.add_argument("--format", nargs="+", choices=FORMATS, default=list(FORMATS))
+    parser.add_argument("--cores", type=int, nargs="+", default=[1, os.cpu_count() or 1], help="cores that may be used")
     parser.add_argument("--folder", type=Path, required=True, help="where a temporary folder is made")
-    parser.add_argument("--workers", type=int, help="threads that pack; by default as open_patches chooses")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        folder = arguments.folder
-        print(json.dumps(open_and_measure(folder / "data", folder / "cache", arguments.workers)))
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores[0]])
+        print(json.dumps(open_and_measure(arguments.folder / "data", arguments.folder / "cache")))
         return
-    folder = Path(tempfile.mkdtemp(prefix="pack-benchmark-", dir=arguments.folder))
-    try:
-        write_patches(folder / "data", arguments.patches)
-        packed = measure_apart(folder, arguments.workers)
-        opened = [measure_apart(folder, None) for _ in range(3)]
-        print_figures(packed, opened)
-    finally:
-        shutil.rmtree(folder)
+    print("| format | patches | cores | patches/s | anonymous MB | resident MB | opened again, ms | pixels right |")
+    print("| --- " * 8 + "|")
+    for name in arguments.format:
+        for count in arguments.patches:
+            with tempfile.TemporaryDirectory(prefix="pack-benchmark-", dir=arguments.folder) as folder:
+                FORMATS[name](Path(folder) / "data", count)
+                for cores in dict.fromkeys(arguments.cores):
+                    print_row(name, count, cores, Path(folder))
 
 
-def print_figures(packed: dict[str, float], opened: list[dict[str, float]]) -> None:
-    """Prints one line for packing and one for opening."""
-    rate = packed["patches"] / packed["seconds"]
-    print(f"packed {packed['patches']:,} patches in {packed['seconds']:.1f} s: {rate:,.0f} patches/s")
-    print(f"processor time {packed['processor_seconds']:.1f} s; load average at the end {os.getloadavg()[0]:.1f}")
-    print(f"peak memory while packing: anonymous {packed['anonymous_mb']:.0f} MB, resident {packed['resident_mb']:.0f} MB")
-    times = ", ".join(f"{1000 * one['seconds']:.0f}" for one in opened)
-    processor = ", ".join(f"{1000 * one['processor_seconds']:.0f}" for one in opened)
-    print(f"opened again in {times} ms, processor time {processor} ms (three new processes)")
-    print(f"the SHA-1 of every packed patch is its id: {packed['right'] and all(one['right'] for one in opened)}")
+def print_row(name: str, count: int, cores: int, folder: Path) -> None:
+    """Packs, opens again, and prints a line of the table."""
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    packed, opened = (measure_apart(folder, cores) for _ in range(2))
+    memory = f"{packed['anonymous_mb']:.0f} | {packed['resident_mb']:.0f}"
+    right = packed["right"] and opened["right"]
+    rate = count / packed["seconds"]
+    print(f"| {name} | {count:,} | {cores} | {rate:,.0f} | {memory} | {1000 * opened['seconds']:.0f} | {right} |", flush=True)
 
 
 if __name__ == "__main__":

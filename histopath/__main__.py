@@ -221,7 +221,7 @@ def models():
 @app.command()
 def bench(
     patches: Annotated[int, typer.Option(help="Patches to generate, read, feed and predict.")] = 2000,
-    steps: Annotated[int, typer.Option(help="Training steps of each measurement.")] = 12,
+    steps: Annotated[int, typer.Option(help="Training steps of each measurement.")] = 24,
     repeats: Annotated[int, typer.Option(help="Measurements of each stage; the table holds medians.")] = 1,
     only: Annotated[list[str] | None, typer.Option(help="read, feed, train or predict; may be given often.")] = None,
     batch: Annotated[int, typer.Option(help="Patches in a training step.")] = 16,

@@ -136,6 +136,12 @@ def test_resident_patches_are_trained_on_as_streamed_ones_are(run, small, tmp_pa
     assert saved.count_params() == run.network.count_params() and saved.input_shape == run.network.input_shape
 
 
+@pytest.mark.slow
+def test_several_steps_an_execution_are_the_same_training(run, small, tmp_path):
+    grouped = train(small, dataclasses.replace(run.config, steps_per_execution=3), tmp_path / "grouped", quiet)
+    np.testing.assert_allclose(grouped.history["loss"], run.history["loss"], rtol=1e-3)
+
+
 def test_patches_that_do_not_fit_the_device_are_streamed_and_it_is_said(monkeypatch):
     lines = []
     assert is_resident("resident", 10**15, lines.append) and not is_resident("stream", 1, lines.append)
