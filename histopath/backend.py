@@ -8,6 +8,7 @@ load, and a notebook would keep those lines as its output.
 import ctypes
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -120,6 +121,11 @@ def join_processes() -> tuple[int, int]:
     import jax
 
     if not jax.distributed.is_initialized():
+        name = socket.gethostname()
+        try:
+            socket.gethostbyname(name)
+        except OSError:
+            raise ValueError(f"JAX must look up the name of this machine, {name}, and cannot; add it to /etc/hosts.") from None
         try:
             keras.distribution.initialize()
         except (RuntimeError, ValueError) as error:
