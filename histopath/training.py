@@ -265,7 +265,7 @@ class Session(keras.callbacks.Callback):
         """Scores the averaged weights on val, keeps them when they are the best, then keeps the state."""
         if not np.isfinite(logs["loss"]):
             raise ValueError(f"The training of {self.folder.name} diverged (loss {logs['loss']}); lower --set learning_rate.")
-        live = self.network.get_weights()
+        live = self.network.get_weights() if self.saved is self.network else None
         self._average()
         row = {
             "epoch": epoch + 1,
@@ -277,7 +277,7 @@ class Session(keras.callbacks.Callback):
         best = max((past["val_auc"] for past in self.rows), default=-1.0)
         if row["val_auc"] > best:
             self._save_network()
-        if self.saved is self.network:
+        if live is not None:
             self.network.set_weights(live)
         row["seconds"] = round(time.perf_counter() - self.started, 1)
         self.rows.append(row)
