@@ -2,7 +2,7 @@
 
     python benchmarks/pack.py --folder DIR [--patches 2000 20000 220025] [--format tiff jpeg hdf5] [--cores 1 2]
 
-The largest needs 12.4 GB in DIR; what is written is deleted. Memory is that of the packing process: `resident` counts mapped
+The largest needs 12.4 GB in DIR; what is written is deleted, unless `--only-write` asks for the patches alone. Memory is that of the packing process: `resident` counts mapped
 file pages too, `anonymous` does not. The files have just been written, so that they are read from the page cache.
 """
 
@@ -131,11 +131,17 @@ def main() -> None:
     parser.add_argument("--format", nargs="+", choices=FORMATS, default=list(FORMATS))
     parser.add_argument("--cores", type=int, nargs="+", default=[1, os.cpu_count() or 1], help="cores that may be used")
     parser.add_argument("--folder", type=Path, required=True, help="where a temporary folder is made")
+    parser.add_argument("--only-write", action="store_true", help="write the patches into DIR/FORMAT-PATCHES, and leave them there")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores[0]])
         print(json.dumps(open_and_measure(arguments.folder / "data", arguments.folder / "cache")))
+        return
+    if arguments.only_write:
+        for name in arguments.format:
+            for count in arguments.patches:
+                FORMATS[name](arguments.folder / f"{name}-{count}", count)
         return
     print("| format | patches | cores | patches/s | anonymous MB | resident MB | opened again, ms | pixels right |")
     print("| --- " * 8 + "|")
