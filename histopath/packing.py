@@ -1,8 +1,9 @@
 """Writes the pixels of a source into one array file, in parallel and resumably. In: a Source. Out: files in a folder.
 
-The folder holds `images.npy` (N, H, W, 3), `hashes.npy` (N, 20: SHA-1 of each patch's pixels), `stats.npy` (N, 2: size
-in bytes and mtime in ns of each patch's file), `state.json` (what is being packed) and `journal.txt` (the chunks whose
-bytes are on the disk). Chunks are written with plain writes, not through a mapping, so that memory stays flat.
+The folder holds `images.npy` (N, H, W, 3), `hashes.npy` (N, 20: SHA-1 of each patch's pixels), `looks.npy` (N: perceptual
+hashes), `stats.npy` (N, 2: size in bytes and mtime in ns of each patch's file), `state.json` (what is being packed) and
+`journal.txt` (the chunks whose bytes are on the disk). Chunks are written with plain writes, not through a mapping, so that
+memory stays flat.
 """
 
 import errno
@@ -22,11 +23,12 @@ import numpy as np
 
 from histopath import pcam
 from histopath.decoding import read_image, resize
+from histopath.duplicates import perceptual_hashes
 from histopath.files import write_text
 from histopath.progress import progress_bar
 from histopath.sources import Source
 
-VERSION = 1
+VERSION = 2
 CHUNK_BYTES = 16 * 2**20
 CHUNK_PATCHES = 1024
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -150,6 +152,7 @@ def _start(plan: Plan, stamp: dict) -> set[int]:
     plan.folder.mkdir()
     _reserve(plan.folder / "images.npy", plan.shape, np.uint8)
     _reserve(plan.folder / "hashes.npy", (plan.shape[0], 20), np.uint8)
+    _reserve(plan.folder / "looks.npy", (plan.shape[0],), np.uint64)
     _reserve(plan.folder / "stats.npy", (plan.shape[0], 2), np.int64)
     write_text(state_path, json.dumps(state))
     return set()
@@ -224,7 +227,7 @@ def _pack_chunk(plan: Plan, chunk: int, arrays: dict, unpacked: dict[str, Path])
     read = _read_hdf5 if plan.source.layout == "pcam-hdf5" else _read_images
     read(plan, rows, pixels, stats, unpacked)
     hashes = np.frombuffer(b"".join(hashlib.sha1(patch).digest() for patch in pixels), np.uint8)
-    for name, part in (("images", pixels), ("hashes", hashes), ("stats", stats)):
+    for name, part in (("images", pixels), ("hashes", hashes), ("looks", perceptual_hashes(pixels)), ("stats", stats)):
         descriptor, start, row_bytes = arrays[name]
         _write_at(descriptor, part, start + rows.start * row_bytes)
         getattr(os, "fdatasync", os.fsync)(descriptor)
@@ -275,10 +278,10 @@ def _read_hdf5(plan: Plan, rows: range, pixels: np.ndarray, stats: np.ndarray, u
 
 @contextmanager
 def _open_arrays(folder: Path) -> Iterator[dict[str, tuple[int, int, int]]]:
-    """Yields name → (file descriptor, offset of the first row, bytes a row) of the three arrays."""
+    """Yields name → (file descriptor, offset of the first row, bytes a row) of the four arrays."""
     arrays = {}
     try:
-        for name in ("images", "hashes", "stats"):
+        for name in ("images", "hashes", "looks", "stats"):
             array = np.load(folder / f"{name}.npy", mmap_mode="r")
             descriptor = os.open(folder / f"{name}.npy", os.O_RDWR)
             arrays[name] = (descriptor, array.offset, array.strides[0])

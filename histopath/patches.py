@@ -35,7 +35,8 @@ class PatchSet:
 
     Attributes:
         images: uint8 (N, H, W, 3), RGB, memory-mapped and read-only.
-        table: the columns of a source table and `pixel_hash`, the hex SHA-1 of the pixel bytes.
+        table: the columns of a source table, `pixel_hash`, the hex SHA-1 of the pixel bytes, and `look`, a perceptual hash
+            (`duplicates.perceptual_hashes`).
         class_names: name of label 0, 1, …
         layout: how the data was laid out: `kaggle`, `pcam-hdf5`, `multi-cancer` or `class-folders`.
         root: the folder that it was packed from.
@@ -150,12 +151,13 @@ def _open_pack(folder: Path, root: Path) -> PatchSet | None:
 def _load_pack(folder: Path, root: Path, meta: dict) -> PatchSet:
     """Maps the pixels of a pack and builds its table; any damage raises an error."""
     images = np.load(folder / "images.npy", mmap_mode="r")
-    hashes = np.load(folder / "hashes.npy")
+    hashes, looks = np.load(folder / "hashes.npy"), np.load(folder / "looks.npy")
     table = _restore_table(folder / meta["table"])
     count = images.shape[0]
-    if list(images.shape) != meta["shape"] or hashes.shape != (count, 20) or len(table) != count:
+    if list(images.shape) != meta["shape"] or hashes.shape != (count, 20) or not len(table) == len(looks) == count:
         raise ValueError("the parts of the pack do not fit each other")
     table["pixel_hash"] = pd.Series(hashes.tobytes().hex("\n", 20).split("\n"), dtype="str")
+    table["look"] = looks
     return PatchSet(images, table, tuple(meta["class_names"]), meta["layout"], root, meta["fingerprint"])
 
 

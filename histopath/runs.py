@@ -12,6 +12,7 @@ import pandas as pd
 from histopath.backbones import read_model
 from histopath.backend import keras
 from histopath.config import Config, read_config
+from histopath.duplicates import look_alike
 from histopath.files import write_text
 from histopath.organs import Task, read_tasks
 from histopath.patches import PatchSet
@@ -38,7 +39,7 @@ class Run:
     @functools.cached_property
     def splits(self) -> pd.DataFrame:
         """Its train, val and holdout patches, as `splits.split_patches` made them."""
-        types = {"id": str, "split": str, "slide": str, "pixel_hash": str}
+        types = {"id": str, "split": str, "slide": str, "pixel_hash": str, "look": "uint64"}
         read = functools.partial(pd.read_csv, dtype=types, keep_default_na=False)
         return _read(self.folder / "splits.csv", read, ("row", "label", *types))
 
@@ -135,7 +136,7 @@ def read_identity(folder: Path) -> dict:
 def scored_rows(run: Run, patches: PatchSet) -> tuple[pd.DataFrame, str]:
     """Chooses the labelled patches on which a run may be scored.
 
-    Left out are all whose pixels, or whose slide, stand in the train or val of its training. On the data of its training
+    Left out are all that look like one, or are of a slide, in the train or val of its training. On the data of its training
     that leaves the holdout.
 
     Returns:
@@ -149,13 +150,16 @@ def scored_rows(run: Run, patches: PatchSet) -> tuple[pd.DataFrame, str]:
     learned = run.splits[run.splits["split"] != "holdout"]
     slides = set(learned["slide"]) - {""}
     used = labelled["pixel_hash"].isin(learned["pixel_hash"]) | labelled["slide"].isin(slides)
+    used |= look_alike(labelled["look"].to_numpy("uint64"), learned["look"].to_numpy("uint64"))
     chosen = labelled[~used].reset_index(drop=True)
     if chosen.empty:
         raise ValueError(f"{patches.root} has no labelled patch that run {run.folder.name} did not learn from; give other data.")
     if chosen["pixel_hash"].isin(run.rows("holdout")["pixel_hash"]).all():
         return chosen, "the holdout of its training, which chose nothing"
     words = "patches that were not in its training"
-    return chosen, words + (f"; {used.sum():,} that were, or whose slide was, are left out" if used.any() else "")
+    return chosen, words + (
+        f"; {used.sum():,} that were, look like one that was, or whose slide was, are left out" if used.any() else ""
+    )
 
 
 def _read(path: Path, read: Callable, needed: tuple[str, ...]):

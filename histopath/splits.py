@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
+from histopath.duplicates import near_groups
+
 SPLITS = ("train", "val", "holdout")
-COLUMNS = ["row", "id", "split", "label", "slide", "pixel_hash"]
+COLUMNS = ["row", "id", "split", "label", "slide", "pixel_hash", "look", "twins"]
 
 
 def split_patches(
@@ -20,23 +22,25 @@ def split_patches(
     """Divides the labelled patches: train fits, val chooses the checkpoint and the threshold, holdout is scored once.
 
     Published parts are kept: labelled `valid` becomes val, labelled `test` holdout; what is missing is drawn out of train.
-    Patches of one slide stay together where slides are known, equal pixels always.
+    Patches of one slide stay together where slides are known, those that look the same always (`duplicates.near_groups`).
 
     Args:
-        table: columns `id`, `label` (-1 unknown), `slide` ("" unknown), `part`, `pixel_hash`; row i describes image i.
+        table: columns `id`, `label` (-1 unknown), `slide` ("" unknown), `part`, `pixel_hash`, `look`; row i is image i.
         val_fraction: wanted share of val.
         holdout_fraction: wanted share of holdout.
         seed: seeds the draw.
         class_names: names of the labels, for what is said about them.
 
     Returns:
-        Columns `row` (number of the image), `id`, `split`, `label`, `slide`, `pixel_hash`, in the order of the table.
+        Columns `row` (number of the image), `id`, `split`, `label`, `slide`, `pixel_hash`, `look`, `twins` (number of the group
+        that looks the same), in the order of the table.
 
     Raises:
         ValueError: when no patch is labelled, there is one class only, or a class has too few patches or slides to divide.
     """
     labelled = table.assign(row=np.arange(len(table)))
     labelled = labelled[labelled["label"] >= 0].reset_index(drop=True)
+    labelled["twins"] = near_groups(labelled["look"].to_numpy("uint64"), labelled["pixel_hash"].to_numpy())
     _check_labels(labelled, class_names)
     split = labelled["part"].map({"valid": "val", "test": "holdout"}).fillna("train").to_numpy(dtype=object)
     for name, fraction, others in (("holdout", holdout_fraction, 0.0), ("val", val_fraction, holdout_fraction)):
@@ -50,7 +54,7 @@ def split_patches(
 
 
 def check_splits(splits: pd.DataFrame) -> pd.DataFrame:
-    """Proves that no image, no slide and no pixels stand in two splits, and that each split has every class.
+    """Proves that no image, slide, pixels or look stand in two splits, and that each split has every class.
 
     Returns:
         One row a split: patches, positives (classes, when there are more than two), slides and distinct images.
@@ -58,7 +62,7 @@ def check_splits(splits: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: when two splits share something, or a split is empty or lacks a class; the text says which.
     """
-    for column in ("row", "slide", "pixel_hash"):
+    for column in ("row", "slide", "pixel_hash", "twins"):
         known = splits[splits[column] != ""]
         shared = known.groupby(column)["split"].nunique()
         if (shared > 1).any():
@@ -135,16 +139,16 @@ def _check_labels(labelled: pd.DataFrame, class_names: Sequence[str]) -> None:
 
 
 def _draw(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
-    """Positions in `pool` of about `fraction` of it: whole slides where slides are known, whole groups of equal pixels."""
+    """Positions in `pool` of about `fraction` of it: whole slides where slides are known, whole groups that look the same."""
     known = np.flatnonzero(pool["slide"] != "")
     if len(known):
         return known[_draw_slides(pool.iloc[known], fraction, seed)]
-    firsts = pool.drop_duplicates("pixel_hash")
+    firsts = pool.drop_duplicates("twins")
     try:
-        _, drawn = train_test_split(firsts["pixel_hash"], test_size=fraction, stratify=firsts["label"], random_state=seed)
+        _, drawn = train_test_split(firsts["twins"], test_size=fraction, stratify=firsts["label"], random_state=seed)
     except ValueError:
         raise ValueError(f"{len(firsts):,} different labelled patches are too few to divide; give more patches.") from None
-    return np.flatnonzero(pool["pixel_hash"].isin(drawn))
+    return np.flatnonzero(pool["twins"].isin(drawn))
 
 
 def _draw_slides(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
@@ -159,7 +163,7 @@ def _draw_slides(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
 
 
 def _drop_copies(splits: pd.DataFrame) -> pd.DataFrame:
-    """Leaves copies of a holdout patch out of val and train, and copies of a val patch out of train."""
+    """Leaves what looks like a holdout patch out of val and train, and what looks like a val patch out of train."""
     rank = splits["split"].map({"holdout": 0, "val": 1, "train": 2})
-    best = rank.groupby(splits["pixel_hash"]).transform("min")
+    best = rank.groupby(splits["twins"]).transform("min")
     return splits[rank == best].reset_index(drop=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -67,6 +68,7 @@ def other_data(run, small, **columns):
     table = small.table.copy()
     fresh = table.index[~table["id"].isin(seen)]
     table.loc[fresh, "pixel_hash"] = [f"other {i}" for i in fresh]
+    table["look"] = np.uint64(0)
     return seen, dataclasses.replace(small, table=table.assign(**columns), fingerprint="other")
 
 
@@ -74,7 +76,7 @@ def test_patches_it_learned_from_are_left_out_of_other_data(run, small):
     seen, other = other_data(run, small, slide="")
     rows, words = scored_rows(run, other)
     assert not set(rows["id"]) & set(seen) and len(rows) == len(other.table) - 10
-    assert "10 that were, or whose slide was, are left out" in words
+    assert "10 that were, look like one that was, or whose slide was, are left out" in words
 
 
 def test_new_patches_of_slides_it_learned_from_are_left_out_too(run, small):
@@ -82,7 +84,15 @@ def test_new_patches_of_slides_it_learned_from_are_left_out_too(run, small):
     rows, words = scored_rows(run, other)
     learned = run.splits.loc[run.splits["split"] != "holdout", "slide"]
     assert len(rows) and not set(rows["slide"]) & set(learned)
-    assert f"{len(other.table) - len(rows)} that were, or whose slide was" in words
+    assert f"{len(other.table) - len(rows)} that were, look like one that was, or whose slide was" in words
+
+
+def test_what_looks_like_a_patch_it_learned_from_is_left_out(run, small):
+    seen, other = other_data(run, small, slide="")
+    table = other.table.assign(look=small.table["look"], pixel_hash=[f"saved again {i}" for i in range(len(small))])
+    rows, _ = scored_rows(run, dataclasses.replace(other, table=table))
+    learned = run.splits[(run.splits["split"] != "holdout") & (run.splits["look"] > 0)]
+    assert not set(rows["id"]) & set(learned["id"]) and len(rows) >= len(run.rows("holdout"))
 
 
 @pytest.mark.parametrize(

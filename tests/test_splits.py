@@ -18,6 +18,7 @@ def table(count=400, slides=20, seed=0, part="train"):
             "slide": [f"s{i % slides}" if slides else "" for i in range(count)],
             "part": part,
             "pixel_hash": [f"h{i}" for i in range(count)],
+            "look": np.uint64(0),
         }
     )
 
@@ -43,6 +44,17 @@ def test_copies_stay_together_also_across_slides():
     splits = split_patches(by_slide)
     assert (splits.groupby("pixel_hash")["split"].nunique() == 1).all()
     assert (splits.groupby("slide")["split"].nunique() == 1).all()
+
+
+def test_patches_that_look_the_same_stay_together(slides=0):
+    rng = np.random.default_rng(0)
+    looks = rng.integers(1, 2**63, 200, dtype="uint64")
+    for slides in (0, 20):
+        patches = table(slides=slides)
+        patches["look"] = np.concatenate([looks, looks ^ np.uint64(5)])  # every patch again, two bits changed
+        splits = split_patches(patches)
+        halves = splits.assign(pair=splits["row"] % 200).groupby("pair")["split"].nunique()
+        assert (halves == 1).all() and splits["twins"].nunique() == len(halves)
 
 
 def test_the_same_seed_gives_the_same_splits_and_another_seed_others():
