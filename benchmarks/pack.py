@@ -2,8 +2,9 @@
 
     python benchmarks/pack.py --folder DIR [--patches 2000 20000 220025] [--format tiff jpeg hdf5] [--cores 1 2]
 
-The largest needs 12.4 GB in DIR; what is written is deleted, unless `--only-write` asks for the patches alone. Memory is that of the packing process: `resident` counts mapped
-file pages too, `anonymous` does not. The files have just been written, so that they are read from the page cache.
+The largest needs 12.4 GB in DIR; what is written is deleted, unless `--only-write` asks for the patches
+alone. Memory is that of the packing process: `resident` counts mapped file pages too, `anonymous` does not. The
+files have just been written, so that they are read from the page cache.
 """
 
 import argparse
@@ -131,7 +132,9 @@ def main() -> None:
     parser.add_argument("--format", nargs="+", choices=FORMATS, default=list(FORMATS))
     parser.add_argument("--cores", type=int, nargs="+", default=[1, os.cpu_count() or 1], help="cores that may be used")
     parser.add_argument("--folder", type=Path, required=True, help="where a temporary folder is made")
-    parser.add_argument("--only-write", action="store_true", help="write the patches into DIR/FORMAT-PATCHES, and leave them there")
+    parser.add_argument(
+        "--only-write", action="store_true", help="write the patches into DIR/FORMAT-PATCHES, and leave them there"
+    )
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

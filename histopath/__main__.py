@@ -104,17 +104,28 @@ def run(
 def train(
     data: DATA,
     run: RUN,
-    preset: Annotated[str, typer.Option(help="sample or full: how much work.")] = "sample",
+    preset: Annotated[str | None, typer.Option(help="sample or full; without it, full but for synthetic data.")] = None,
     recipe: Annotated[str, typer.Option(help="A recipe of config.py; `models` lists the networks.")] = "xception_nasnet",
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value; may be given often.")] = None,
     slides: SLIDES = None,
+    folds: Annotated[int, typer.Option(help="Train so many runs, each scored on a part of its own.")] = 0,
 ):
     """Train a run, or go on with it where it was interrupted."""
-    config = get_config(preset, recipe, parse_settings(settings or []))
+    from histopath.sample import is_synthetic
+
+    preset = preset or ("sample" if is_synthetic(data) else "full")
+    config = get_config(preset, recipe, parse_settings(settings or []) | ({"folds": folds} if folds else {}))
     from histopath.patches import open_patches
     from histopath.training import train
 
-    finished = train(open_patches(data, slides, size=config.size or None), config, _run_folder(run))
+    patches, folder = open_patches(data, slides, size=config.size or None), _run_folder(run)
+    if config.folds and not config.fold:
+        from histopath.folds import describe_folds, train_folds
+
+        print(describe_folds(train_folds(patches, config, folder)))
+        print(f"wrote the scores of {config.folds} folds to {_shown(folder)}-folds.csv")
+        return
+    finished = train(patches, config, folder)
     if finished is None:
         print("this process has done its part; process 0 writes the run")
         return
@@ -129,11 +140,12 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
     views: VIEWS = 8,
     slides: SLIDES = None,
+    shifts: Annotated[bool, typer.Option("--shifts", help="Also score under changed stain, focus, JPEG and brightness.")] = False,
 ):
     """Score a run on labelled patches that it did not learn from."""
     from histopath.scoring import describe_scores, score_run
 
-    scores = score_run(*_open(run, data, slides), views, progress=True)
+    scores = score_run(*_open(run, data, slides), views, progress=True, shifts=shifts)
     print(json.dumps(scores, indent=2) if as_json else describe_scores(scores))
 
 
@@ -146,6 +158,28 @@ def predict(run: RUN, data: DATA, out: OUT, views: VIEWS = 8):
     check_writable(out)
     table = predict_table(*_open(run, data), out, views, progress=True)
     print(f"wrote {len(table):,} probabilities to {out}")
+
+
+@app.command()
+def ensemble(
+    runs: Annotated[list[str], typer.Argument(help="Names of two or more runs, folders under runs/.")],
+    data: DATA,
+    out: OUT,
+    views: VIEWS = 8,
+):
+    """Write the plain mean of several runs, in probability and in rank (id,probability,rank and each run)."""
+    from histopath.ensemble import ensemble_table, score_ensemble
+    from histopath.files import check_writable
+    from histopath.patches import open_patches
+    from histopath.runs import open_run
+
+    check_writable(out)
+    members = [open_run(_run_folder(name)) for name in runs]
+    patches = open_patches(data)
+    table = ensemble_table(members, patches, out, views, progress=True)
+    scores = score_ensemble(members, patches, table)
+    print("no labelled patch that no member learned from, so no score" if scores is None else scores.round(3).to_string())
+    print(f"wrote {len(table):,} probabilities of {len(members)} runs and their means to {out}")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Keras and its backend, without TensorFlow's notices, and with an allocator that keeps its memory.
+"""Keras and its backend: oneDNN's kernels, an allocator that keeps its memory, and none of TensorFlow's notices.
 
 Every module takes `keras` and `ops` from here. The notices are those that TensorFlow's libraries print whatever their log
 level is: see tensorflow/tensorflow issue 100442, `TF_CPP_MIN_LOG_LEVEL` does not reach what is logged while the libraries
@@ -43,6 +43,8 @@ def keep_freed_memory() -> bool:
 
 
 keep_freed_memory()
+# TensorFlow's default only where the processor has AVX-512 VNNI; with AVX2 too, a training step takes three quarters of the time.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 with silent_stderr():
     import keras
     from keras import ops

@@ -24,6 +24,8 @@ class Config:
         seed: seeds the splits, the initial weights, the order of the batches and the augmentation.
         val_fraction: share that chooses the checkpoint and the threshold.
         holdout_fraction: share that is scored once and chooses nothing.
+        folds: parts into which all labelled patches are divided; each is the holdout of one training. 0 for one training.
+        fold: which of them is the holdout of this training, from 1 on.
         batch_size: patches in one optimiser step.
         epochs: passes over the training patches at most.
         epoch_steps: steps after which an epoch ends early; 0 for whole passes.
@@ -61,6 +63,8 @@ class Config:
     seed: int = 0
     val_fraction: float = 0.15
     holdout_fraction: float = 0.2
+    folds: int = 0
+    fold: int = 0
     batch_size: int = 32
     epochs: int = 10
     epoch_steps: int = 0
@@ -296,7 +300,11 @@ def _check_ranges(config: Config) -> None:
         raise ValueError("val_fraction and holdout_fraction must both be above 0 and leave something for training.")
     if config.size and not 16 <= config.size <= 4096:
         raise ValueError(f"The setting size must be 0 or lie in 16-4096 pixels and is {config.size}.")
-    for key in ("epoch_steps", "unfreeze_epoch", "devices"):
+    if config.folds == 1 or not 0 <= config.fold <= config.folds:
+        raise ValueError(
+            f"The setting folds takes 0 or at least 2, and is {config.folds}; fold is one of them, not {config.fold}."
+        )
+    for key in ("epoch_steps", "unfreeze_epoch", "devices", "folds"):
         if getattr(config, key) < 0:
             raise ValueError(f"The setting {key} must be 0 or above and is {getattr(config, key)}.")
     parse_copies(config.copies, 1)

@@ -5,8 +5,6 @@ groups are slide names of shape (N,), where "" means that the slide is unknown. 
 input with one sentence.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 from sklearn import metrics
@@ -14,40 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-
-def checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels as int64 and probabilities as float64, both (N,), once they are known to be fit for scoring.
-
-    Raises:
-        ValueError: when the lengths differ, nothing is given, a label is not 0 or 1, a probability is not in [0, 1],
-            or one of the two classes is missing.
-    """
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
-    if labels.ndim != 1 or labels.shape != probabilities.shape:
-        raise ValueError(
-            f"labels have shape {labels.shape} and probabilities {probabilities.shape}: give one of each for every "
-            "patch, both of shape (N,)."
-        )
-    if labels.size == 0:
-        raise ValueError("there are no patches to score: give at least one patch of each class.")
-    wrong = ~np.isin(labels, (0, 1))
-    if wrong.any():
-        raise ValueError(
-            f"{wrong.sum():,} labels are neither 0 nor 1, the first is {labels[wrong.argmax()]}: score labelled patches only."
-        )
-    wrong = ~((probabilities >= 0) & (probabilities <= 1))
-    if wrong.any():
-        raise ValueError(
-            f"{wrong.sum():,} probabilities are not finite numbers in [0, 1], the first is "
-            f"{probabilities[wrong.argmax()]}: pass the output of the sigmoid."
-        )
-    present = np.unique(labels)
-    if len(present) == 1:
-        raise ValueError(
-            f"all {len(labels):,} patches have label {present[0]} and class {1 - int(present[0])} is missing: "
-            "an AUC needs both classes."
-        )
-    return labels.astype(np.int64), probabilities
+from histopath.intervals import bootstrap_auc, checked, delong_interval, operating_points, slide_codes
 
 
 def auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -55,123 +20,9 @@ def auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(metrics.roc_auc_score(*checked(labels, probabilities)))
 
 
-def slide_codes(groups: np.ndarray | None, count: int) -> tuple[np.ndarray | None, int]:
-    """Cluster number of each patch for the bootstrap, and how many slides are known.
-
-    A patch whose slide is "" is a cluster of its own. With fewer than two known slides there is nothing to resample
-    by slide, and the codes are None.
-
-    Args:
-        groups: slide names (N,), or None when no slide is known.
-        count: N, the number of patches.
-
-    Raises:
-        ValueError: when groups has another length than the patches.
-    """
-    if groups is None:
-        return None, 0
-    names = pd.Series(np.asarray(groups, dtype=object)).fillna("").astype(str)
-    if len(names) != count:
-        raise ValueError(f"{len(names):,} slide names were given for {count:,} patches: give one name a patch.")
-    codes, slides = pd.factorize(names.where(names != ""))
-    if len(slides) < 2:
-        return None, len(slides)
-    lonely = codes < 0
-    codes[lonely] = len(slides) + np.arange(lonely.sum())
-    return codes, len(slides)
-
-
-def resampled_weights(labels: np.ndarray, codes: np.ndarray | None, replicates: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each patch stands in each bootstrap replicate: float64 (N,), two classes at least always present.
-
-    Without codes patches are drawn within each class; with them whole slides are drawn, again while fewer than two
-    classes are drawn.
-    """
-    rng = np.random.default_rng(seed)
-    classes = [np.flatnonzero(labels == value) for value in np.unique(labels)]
-    for _ in range(replicates):
-        weights = np.zeros(len(labels))
-        if codes is None:
-            for rows in classes:
-                weights[rows] = np.bincount(rng.integers(len(rows), size=len(rows)), minlength=len(rows))
-        while sum(weights[rows].any() for rows in classes) < 2:
-            clusters = int(codes.max()) + 1
-            weights = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)[codes].astype(float)
-        yield weights
-
-
-def bootstrap_auc(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    groups: np.ndarray | None = None,
-    replicates: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the AUC.
-
-    Patches of one slide resemble each other, so an interval over patches is too narrow. With slide names whole slides
-    are drawn with replacement (a replicate with one class only is drawn again); without them patches are drawn
-    within each class. The scores are sorted once, and each replicate only weights them.
-
-    Args:
-        labels: 0 or 1, (N,).
-        probabilities: in [0, 1], (N,).
-        groups: slide names (N,), or None.
-        replicates: number of bootstrap replicates.
-        seed: seed of the draws.
-        level: coverage of the interval, in (0, 1).
-
-    Returns:
-        Lower and upper end of the interval.
-    """
-    labels, probabilities = checked(labels, probabilities)
-    codes, _ = slide_codes(groups, len(labels))
-    order = np.argsort(probabilities, kind="stable")
-    scores, positive = probabilities[order], labels[order] == 1
-    starts = np.flatnonzero(np.r_[True, scores[1:] > scores[:-1]])
-    codes = None if codes is None else codes[order]
-    values = np.empty(replicates)
-    for number, weights in enumerate(resampled_weights(labels[order], codes, replicates, seed)):
-        tumor = np.add.reduceat(weights * positive, starts)
-        healthy = np.add.reduceat(weights * ~positive, starts)
-        below = np.cumsum(healthy) - healthy / 2
-        values[number] = tumor @ below / (tumor.sum() * healthy.sum())
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def roc(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """False positive rates, true positive rates and thresholds of the ROC curve, each (K,)."""
     return metrics.roc_curve(*checked(labels, probabilities))
-
-
-def roc_band(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    groups: np.ndarray | None = None,
-    replicates: int = 300,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pointwise bootstrap band around the ROC curve, resampled as `bootstrap_auc` does.
-
-    Returns:
-        A grid of 201 false positive rates, and the lower and upper true positive rate at each, each (201,).
-    """
-    labels, probabilities = checked(labels, probabilities)
-    codes, _ = slide_codes(groups, len(labels))
-    order = np.argsort(-probabilities, kind="stable")
-    scores, positive = probabilities[order], labels[order] == 1
-    ends = np.flatnonzero(np.r_[scores[1:] < scores[:-1], True])
-    codes = None if codes is None else codes[order]
-    grid, rates = np.linspace(0, 1, 201), np.empty((replicates, 201))
-    for number, weights in enumerate(resampled_weights(labels[order], codes, replicates, seed)):
-        tumor = np.r_[0, np.cumsum(weights * positive)[ends]]
-        healthy = np.r_[0, np.cumsum(weights * ~positive)[ends]]
-        rates[number] = np.interp(grid, healthy / healthy[-1], tumor / tumor[-1])
-    low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return grid, low, high
 
 
 def precision_recall(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -246,8 +97,9 @@ def evaluate(
         seed: seed of the bootstrap.
 
     Returns:
-        `auc`, `auc_low`, `auc_high`, `interval` (in words), `accuracy`, `patches`, `positives`, `slides` (known ones),
-        `average_precision`, `brier`, `ece`, `log_loss`, `threshold`, `sensitivity`, `specificity`, and `confusion`
+        `auc`, `auc_low`, `auc_high`, `interval` (in words), `delong_low`, `delong_high` (patches as independent),
+        `operating_points` (rows of `intervals.operating_points`), `accuracy`, `patches`, `positives`, `slides` (known
+        ones), `average_precision`, `brier`, `ece`, `log_loss`, `threshold`, `sensitivity`, `specificity`, and `confusion`
         as [[tn, fp], [fn, tp]].
 
     Raises:
@@ -256,12 +108,16 @@ def evaluate(
     labels, probabilities = checked(labels, probabilities)
     codes, slides = slide_codes(groups, len(labels))
     low, high = bootstrap_auc(labels, probabilities, groups, seed=seed)
+    delong_low, delong_high = delong_interval(labels, probabilities)
     confusion = metrics.confusion_matrix(labels, probabilities >= threshold, labels=[0, 1])
     return {
         "auc": auc(labels, probabilities),
         "auc_low": low,
         "auc_high": high,
         "interval": f"95 % bootstrap over {'patches' if codes is None else 'slides'}",
+        "delong_low": delong_low,
+        "delong_high": delong_high,
+        "operating_points": operating_points(labels, probabilities, groups, seed=seed).to_dict("records"),
         "accuracy": float(np.trace(confusion) / len(labels)),
         "patches": len(labels),
         "positives": int(labels.sum()),

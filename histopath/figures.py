@@ -44,6 +44,7 @@ __all__ = [
     "probability_histogram",
     "rate_curve",
     "roc_curves",
+    "shift_curves",
     "split_bars",
     "stain_scatter",
     "task_history",
@@ -367,16 +368,19 @@ def precision_recall_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
 
 
 @styled
-def calibration_plot(table: pd.DataFrame) -> Figure:
+def calibration_plot(table: pd.DataFrame, tempered: pd.DataFrame | None = None) -> Figure:
     """Observed share of tumor over the predicted probability, with the count of each bin below.
 
     Args:
         table: what `evaluation.calibration` returns.
+        tempered: the same after division by a temperature, or None; its counts are not shown.
     """
     figure, axes = new_figure(4.9, 2, 1, width=5.6, sharex=True, height_ratios=(3.2, 1))
     above, below = axes[:, 0]
     above.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle=":", label="perfectly calibrated")
     above.plot(table["predicted"], table["observed"], color=COLOURS[1], marker="o", markersize=6, label="this model")
+    if tempered is not None:
+        above.plot(tempered["predicted"], tempered["observed"], color=COLOURS[0], marker="s", label="at the temperature of val")
     above.set(ylabel="observed share of tumor", xlim=(-0.01, 1.01), ylim=(-0.03, 1.03))
     legend_above(above)
     widths = table["high"] - table["low"]
@@ -385,6 +389,22 @@ def calibration_plot(table: pd.DataFrame) -> Figure:
     below.yaxis.set_major_formatter("{x:,.0f}")
     below.locator_params(axis="y", nbins=3)
     figure.align_ylabels()
+    return figure
+
+
+@styled
+def shift_curves(table: pd.DataFrame) -> Figure:
+    """AUC over the severity of each change.
+
+    Args:
+        table: what `shifts.shifted_aucs` returns.
+    """
+    figure, axes = new_figure(3.6, width=5.6)
+    axes = axes[0, 0]
+    for (name, values), colour, marker in zip(table.items(), COLOURS, "osD^", strict=False):
+        axes.plot(table.index, values, color=colour, marker=marker, markersize=5, label=name)
+    axes.set(xlabel="severity, 0 as it is", ylabel="AUC of one view", xticks=list(table.index))
+    legend_above(axes)
     return figure
 
 

@@ -1,17 +1,167 @@
-"""Intervals and differences of AUCs without resampling, and sensitivity where a specificity is asked for.
+"""How sure a score is: intervals of an AUC with and without resampling, and what a network reaches at a set specificity.
 
-Labels, probabilities and groups are those of `evaluation`.
+Labels are integers 0 (no tumor) or 1 (tumor) of shape (N,), probabilities are floats in [0, 1] of shape (N,), and
+groups are slide names of shape (N,), where "" means that the slide is unknown. Every function here refuses other
+input with one sentence.
 """
 
+from collections.abc import Iterator
 from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from histopath.evaluation import checked, resampled_weights, slide_codes
-
 SHARES = (0.90, 0.95, 0.99)
+
+
+def checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels as int64 and probabilities as float64, both (N,), once they are known to be fit for scoring.
+
+    Raises:
+        ValueError: when the lengths differ, nothing is given, a label is not 0 or 1, a probability is not in [0, 1],
+            or one of the two classes is missing.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    if labels.ndim != 1 or labels.shape != probabilities.shape:
+        raise ValueError(
+            f"labels have shape {labels.shape} and probabilities {probabilities.shape}: give one of each for every "
+            "patch, both of shape (N,)."
+        )
+    if labels.size == 0:
+        raise ValueError("there are no patches to score: give at least one patch of each class.")
+    wrong = ~np.isin(labels, (0, 1))
+    if wrong.any():
+        raise ValueError(
+            f"{wrong.sum():,} labels are neither 0 nor 1, the first is {labels[wrong.argmax()]}: score labelled patches only."
+        )
+    wrong = ~((probabilities >= 0) & (probabilities <= 1))
+    if wrong.any():
+        raise ValueError(
+            f"{wrong.sum():,} probabilities are not finite numbers in [0, 1], the first is "
+            f"{probabilities[wrong.argmax()]}: pass the output of the sigmoid."
+        )
+    present = np.unique(labels)
+    if len(present) == 1:
+        raise ValueError(
+            f"all {len(labels):,} patches have label {present[0]} and class {1 - int(present[0])} is missing: "
+            "an AUC needs both classes."
+        )
+    return labels.astype(np.int64), probabilities
+
+
+def slide_codes(groups: np.ndarray | None, count: int) -> tuple[np.ndarray | None, int]:
+    """Cluster number of each patch for the bootstrap, and how many slides are known.
+
+    A patch whose slide is "" is a cluster of its own. With fewer than two known slides there is nothing to resample
+    by slide, and the codes are None.
+
+    Args:
+        groups: slide names (N,), or None when no slide is known.
+        count: N, the number of patches.
+
+    Raises:
+        ValueError: when groups has another length than the patches.
+    """
+    if groups is None:
+        return None, 0
+    names = pd.Series(np.asarray(groups, dtype=object)).fillna("").astype(str)
+    if len(names) != count:
+        raise ValueError(f"{len(names):,} slide names were given for {count:,} patches: give one name a patch.")
+    codes, slides = pd.factorize(names.where(names != ""))
+    if len(slides) < 2:
+        return None, len(slides)
+    lonely = codes < 0
+    codes[lonely] = len(slides) + np.arange(lonely.sum())
+    return codes, len(slides)
+
+
+def resampled_weights(labels: np.ndarray, codes: np.ndarray | None, replicates: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each patch stands in each bootstrap replicate: float64 (N,), two classes at least always present.
+
+    Without codes patches are drawn within each class; with them whole slides are drawn, again while fewer than two
+    classes are drawn.
+    """
+    rng = np.random.default_rng(seed)
+    classes = [np.flatnonzero(labels == value) for value in np.unique(labels)]
+    for _ in range(replicates):
+        weights = np.zeros(len(labels))
+        if codes is None:
+            for rows in classes:
+                weights[rows] = np.bincount(rng.integers(len(rows), size=len(rows)), minlength=len(rows))
+        while sum(weights[rows].any() for rows in classes) < 2:
+            clusters = int(codes.max()) + 1
+            weights = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)[codes].astype(float)
+        yield weights
+
+
+def bootstrap_auc(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray | None = None,
+    replicates: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the AUC.
+
+    Patches of one slide resemble each other, so an interval over patches is too narrow. With slide names whole slides
+    are drawn with replacement (a replicate with one class only is drawn again); without them patches are drawn
+    within each class. The scores are sorted once, and each replicate only weights them.
+
+    Args:
+        labels: 0 or 1, (N,).
+        probabilities: in [0, 1], (N,).
+        groups: slide names (N,), or None.
+        replicates: number of bootstrap replicates.
+        seed: seed of the draws.
+        level: coverage of the interval, in (0, 1).
+
+    Returns:
+        Lower and upper end of the interval.
+    """
+    labels, probabilities = checked(labels, probabilities)
+    codes, _ = slide_codes(groups, len(labels))
+    order = np.argsort(probabilities, kind="stable")
+    scores, positive = probabilities[order], labels[order] == 1
+    starts = np.flatnonzero(np.r_[True, scores[1:] > scores[:-1]])
+    codes = None if codes is None else codes[order]
+    values = np.empty(replicates)
+    for number, weights in enumerate(resampled_weights(labels[order], codes, replicates, seed)):
+        tumor = np.add.reduceat(weights * positive, starts)
+        healthy = np.add.reduceat(weights * ~positive, starts)
+        below = np.cumsum(healthy) - healthy / 2
+        values[number] = tumor @ below / (tumor.sum() * healthy.sum())
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def roc_band(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray | None = None,
+    replicates: int = 300,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pointwise bootstrap band around the ROC curve, resampled as `bootstrap_auc` does.
+
+    Returns:
+        A grid of 201 false positive rates, and the lower and upper true positive rate at each, each (201,).
+    """
+    labels, probabilities = checked(labels, probabilities)
+    codes, _ = slide_codes(groups, len(labels))
+    order = np.argsort(-probabilities, kind="stable")
+    scores, positive = probabilities[order], labels[order] == 1
+    ends = np.flatnonzero(np.r_[scores[1:] < scores[:-1], True])
+    codes = None if codes is None else codes[order]
+    grid, rates = np.linspace(0, 1, 201), np.empty((replicates, 201))
+    for number, weights in enumerate(resampled_weights(labels[order], codes, replicates, seed)):
+        tumor = np.r_[0, np.cumsum(weights * positive)[ends]]
+        healthy = np.r_[0, np.cumsum(weights * ~positive)[ends]]
+        rates[number] = np.interp(grid, healthy / healthy[-1], tumor / tumor[-1])
+    low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return grid, low, high
 
 
 def _placements(labels: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,8 +216,8 @@ def operating_points(
     Each is what a threshold between two scores reaches: the best of those that keep at least the share asked for.
 
     Returns:
-        One row a point: `asked` (`specificity` or `sensitivity`), `at` (the share asked for), `reached` (the other share),
-        `low`, `high`, `threshold` (a patch counts as tumour from it on).
+        One row a point: `name`, such as `sensitivity at 95 % specificity`, `asked` (`specificity` or `sensitivity`), `at`
+        (the share asked for), `reached` (the other share), `low`, `high`, `threshold` (a patch counts as tumour from it on).
     """
     labels, probabilities = checked(labels, probabilities)
     codes, _ = slide_codes(groups, len(labels))
@@ -89,8 +239,9 @@ def operating_points(
         low, high = np.quantile([_read_curve(*one, asked, share)[1] for one in drawn], [0.025, 0.975])
         above = scores[ends[place - 1]] if place else 1.0
         below = scores[ends[place]] if place < len(ends) else 0.0
-        rows.append((asked, share, reached, float(low), float(high), float((above + below) / 2)))
-    return pd.DataFrame(rows, columns=["asked", "at", "reached", "low", "high", "threshold"])
+        name = f"{'specificity' if asked == 'sensitivity' else 'sensitivity'} at {100 * share:.0f} % {asked}"
+        rows.append((name, asked, share, reached, float(low), float(high), float((above + below) / 2)))
+    return pd.DataFrame(rows, columns=["name", "asked", "at", "reached", "low", "high", "threshold"])
 
 
 def _read_curve(specificity: np.ndarray, sensitivity: np.ndarray, asked: str, share: float) -> tuple[int, float]:

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics
 
-from histopath.evaluation import evaluate, format_interval, resampled_weights, slide_codes
+from histopath.evaluation import calibration_error, evaluate, format_interval
+from histopath.intervals import resampled_weights, slide_codes
+from histopath.temperature import both_classes, tempered
 
 REPLICATES = 1000
 SUM_TOLERANCE = 1e-3  # half precision rounds a sum by up to 5e-4
@@ -210,16 +212,29 @@ def evaluate_classes(
     }
 
 
-def both_classes(p: np.ndarray) -> np.ndarray:
-    """Probabilities of every class, (N, K): of class 1 alone, (N,), become those of both, (N, 2)."""
-    return p if p.ndim == 2 else np.stack([1 - p, p], axis=1)
-
-
 def evaluate_task(
-    labels: np.ndarray, p: np.ndarray, class_names: Sequence[str], threshold: float | None, groups: np.ndarray | None
+    labels: np.ndarray,
+    p: np.ndarray,
+    class_names: Sequence[str],
+    threshold: float | None,
+    temperature: float,
+    groups: np.ndarray | None,
 ) -> dict:
-    """Scores one output of a network: `evaluation.evaluate` of the probability of class 1, (N,), else `evaluate_classes`."""
-    return evaluate(labels, p, threshold, groups) if p.ndim == 1 else evaluate_classes(labels, p, class_names, groups)
+    """Scores one output of a network: `evaluation.evaluate` of the probability of class 1, (N,), else `evaluate_classes`.
+
+    Returns:
+        What these return, `temperature`, and `ece_tempered`: the calibration error after division by it.
+    """
+    scores = evaluate(labels, p, threshold, groups) if p.ndim == 1 else evaluate_classes(labels, p, class_names, groups)
+    error = calibration_error if p.ndim == 1 else top_label_error
+    return scores | {"temperature": temperature, "ece_tempered": error(labels, tempered(p, temperature))}
+
+
+def mean_auc(labels: np.ndarray, p: np.ndarray) -> float:
+    """AUC of class 1, (N,), or the mean over the classes that occur of each one's AUC against the rest, (N, K)."""
+    p = both_classes(p)
+    present = [1] if p.shape[1] == 2 else np.unique(labels)
+    return float(np.mean([metrics.roc_auc_score(labels == number, p[:, number]) for number in present]))
 
 
 def class_table(scores: dict) -> pd.DataFrame:

@@ -50,7 +50,7 @@ class Run:
 
     @property
     def metrics(self) -> dict:
-        """How the training went, and for each task `class_names`, `threshold` and `val`; `holdout` once it is evaluated."""
+        """How the training went; for each task `class_names`, `threshold`, `temperature`, `val`; `holdout` once evaluated."""
         return _read(
             self.folder / "metrics.json", lambda path: json.loads(path.read_text()), ("grouping", "class_names", "tasks")
         )
@@ -59,6 +59,11 @@ class Run:
     def threshold(self) -> float | None:
         """Threshold of its first, or only, task, chosen on val; None where more than two classes are told apart."""
         return next(iter(self.metrics["tasks"].values()))["threshold"]
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of its first, or only, task, fitted on val; see `temperature.tempered`."""
+        return next(iter(self.metrics["tasks"].values()))["temperature"]
 
     @property
     def val(self) -> dict:

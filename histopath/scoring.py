@@ -5,18 +5,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from histopath.evaluation import format_interval
 from histopath.files import write_table
 from histopath.inference import predict, predict_heads
-from histopath.multiclass import both_classes, class_table, describe_classes, evaluate_task
+from histopath.multiclass import class_table, describe_classes, evaluate_task
 from histopath.patches import PatchSet
 from histopath.runs import Run, scored_rows
 from histopath.sample import is_synthetic
+from histopath.shifts import shifted_aucs
 from histopath.splits import known_slides
 from histopath.submission import check_submission, read_ids, write_submission
+from histopath.temperature import both_classes
 
 
-def score_run(run: Run, patches: PatchSet, views: int = 8, progress: bool = False) -> dict:
+def score_run(run: Run, patches: PatchSet, views: int = 8, progress: bool = False, shifts: bool = False) -> dict:
     """Scores a run on labelled patches that neither trained it nor chose its checkpoint or threshold.
 
     Args:
@@ -24,11 +25,12 @@ def score_run(run: Run, patches: PatchSet, views: int = 8, progress: bool = Fals
         patches: labelled patches: those of its training (only the holdout is scored) or others.
         views: 8 or 1.
         progress: show a progress bar.
+        shifts: also score one view of the patches under changes of stain, focus, compression and brightness.
 
     Returns:
         `run`, `data`, `scored` (which patches, in words), `grouping`, `synthetic`, `views`, and everything that
-        `evaluation.evaluate` returns for two classes, or `multiclass.evaluate_classes` for more. A run of several tasks
-        has those under `tasks`, by the task's name.
+        `multiclass.evaluate_task` returns. A run of several tasks has that under `tasks`, by the task's name. With
+        `shifts` also a table under that name: of each change the AUC at severity 0, 1, … (`shifts.shifted_aucs`).
 
     Raises:
         ValueError: when no such patch is left, one class only, or a class that the run does not know.
@@ -37,14 +39,17 @@ def score_run(run: Run, patches: PatchSet, views: int = 8, progress: bool = Fals
     rows, words = scored_rows(run, patches)
     answers = predict_heads(run.network, patches.images, rows["row"], views, run.config.predict_batch, progress)
     slides = known_slides(rows)
-    scores = {
-        task.name: evaluate_task(
-            task.answers(rows["label"]), p, task.class_names, run.metrics["tasks"][task.name]["threshold"], slides
-        )
-        for task, p in zip(tasks, answers, strict=True)
-    }
+    scores = {}
+    for task, p in zip(tasks, answers, strict=True):
+        chosen = run.metrics["tasks"][task.name]
+        labels = task.answers(rows["label"])
+        scores[task.name] = evaluate_task(labels, p, task.class_names, chosen["threshold"], chosen["temperature"], slides)
     about = {"run": run.folder.name, "data": patches.root.name, "scored": words, "grouping": _describe_slides(run, rows)}
     about |= {"synthetic": is_synthetic(patches.root), "views": views}
+    if shifts:
+        labels = tasks[0].answers(rows["label"])
+        table = shifted_aucs(run.network, patches.images, rows["row"].to_numpy(), labels, run.config.predict_batch)
+        about["shifts"] = table.to_dict("list")
     return about | (scores[tasks[0].name] if len(tasks) == 1 else {"tasks": scores})
 
 
@@ -57,6 +62,12 @@ def describe_scores(scores: dict) -> str:
             lines.append(_describe_two(of_task))
         else:
             lines += [describe_classes(of_task), class_table(of_task).to_string()]
+        lines.append(
+            f"calibration error {of_task['ece']:.3f}, and {of_task['ece_tempered']:.3f} at the temperature "
+            f"{of_task['temperature']:.2f}, chosen on val"
+        )
+    if "shifts" in scores:
+        lines += ["AUC of one view, by severity of a change:", pd.DataFrame(scores["shifts"]).round(3).to_string()]
     lines.append(
         f"run {scores['run']} on {scores['data']}: {scores['scored']}; {scores['grouping']}; {_count_views(scores['views'])}"
     )
@@ -66,11 +77,16 @@ def describe_scores(scores: dict) -> str:
 
 
 def _describe_two(scores: dict) -> str:
-    auc = format_interval("AUC", scores["auc"], scores["auc_low"], scores["auc_high"], scores["patches"])
+    auc = f"AUC {scores['auc']:.3f} ({scores['auc_low']:.3f}-{scores['auc_high']:.3f}), {scores['patches']:,} patches"
     sides = f"sensitivity {scores['sensitivity']:.3f}, specificity {scores['specificity']:.3f}"
+    points = [
+        f"{point['name']} {point['reached']:.2f} ({point['low']:.2f}-{point['high']:.2f})" for point in scores["operating_points"]
+    ]
     return (
-        f"{auc}, {scores['positives']:,} of them positive ({scores['interval']})\n"
-        f"accuracy {scores['accuracy']:.3f}, {sides} at threshold {scores['threshold']:.3f}, chosen on val"
+        f"{auc}, {scores['positives']:,} of them positive ({scores['interval']}; DeLong over patches "
+        f"{scores['delong_low']:.3f}-{scores['delong_high']:.3f})\n"
+        f"accuracy {scores['accuracy']:.3f}, {sides} at threshold {scores['threshold']:.3f}, chosen on val\n"
+        f"{'; '.join(points[:3])}\n{'; '.join(points[3:])}"
     )
 
 

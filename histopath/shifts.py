@@ -1,11 +1,17 @@
-"""What a scanner, a stain or a codec may change: the same patches, changed more and more. In and out: uint8 patches."""
+"""What a scanner, a stain or a codec may change: the same patches, changed more and more, and the AUC that is left.
+
+In: uint8 patches (N, H, W, 3), RGB. Out: the same, changed, and a table of AUCs.
+"""
 
 from collections.abc import Callable
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from histopath.augment import STAINS
+from histopath.inference import predict
+from histopath.multiclass import mean_auc
 
 SEVERITIES = (0, 1, 2, 3, 4)
 
@@ -43,6 +49,41 @@ SHIFTS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "JPEG": jpeg,
     "brightness": brightness,
 }
+
+
+class ShiftedPatches:
+    """Patches that are changed when they are read, a batch at a time: stands where the array of patches stands."""
+
+    def __init__(self, images: np.ndarray, change: Callable[[np.ndarray, int], np.ndarray], severity: int):
+        self.images, self.change, self.severity, self.shape = images, change, severity, images.shape
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, rows):
+        return self.change(self.images[rows], self.severity)
+
+
+def shifted_aucs(network, images: np.ndarray, rows: np.ndarray, labels: np.ndarray, batch_size: int = 64) -> pd.DataFrame:
+    """Scores one view of the same patches under every change and severity, with the first, or only, output of a network.
+
+    Args:
+        network: uint8 patches → probabilities.
+        images: uint8 patches (M, H, W, 3), memory-mapped or not.
+        rows: which of them are scored, (N,).
+        labels: class numbers (N,).
+        batch_size: patches in one step.
+
+    Returns:
+        The AUC (mean over the classes where there are more than two): index the severity, 0 unchanged, one column a change.
+    """
+    unchanged = mean_auc(labels, predict(network, images, rows, 1, batch_size))
+    table = pd.DataFrame({name: unchanged for name in SHIFTS}, index=pd.Index(SEVERITIES, name="severity"))
+    for name, change in SHIFTS.items():
+        for severity in SEVERITIES[1:]:
+            p = predict(network, ShiftedPatches(images, change, severity), rows, 1, batch_size)
+            table.loc[severity, name] = mean_auc(labels, p)
+    return table
 
 
 def _pixels(values: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from histopath.duplicates import near_groups
 
@@ -18,6 +18,7 @@ def split_patches(
     holdout_fraction: float = 0.2,
     seed: int = 0,
     class_names: Sequence[str] = (),
+    fold: tuple[int, int] = (0, 0),
 ) -> pd.DataFrame:
     """Divides the labelled patches: train fits, val chooses the checkpoint and the threshold, holdout is scored once.
 
@@ -30,6 +31,7 @@ def split_patches(
         holdout_fraction: wanted share of holdout.
         seed: seeds the draw.
         class_names: names of the labels, for what is said about them.
+        fold: which fold, from 1 on, of how many is the holdout; published parts are then pooled. (0, 0): as said above.
 
     Returns:
         Columns `row` (number of the image), `id`, `split`, `label`, `slide`, `pixel_hash`, `look`, `twins` (number of the group
@@ -43,6 +45,10 @@ def split_patches(
     labelled["twins"] = near_groups(labelled["look"].to_numpy("uint64"), labelled["pixel_hash"].to_numpy())
     _check_labels(labelled, class_names)
     split = labelled["part"].map({"valid": "val", "test": "holdout"}).fillna("train").to_numpy(dtype=object)
+    if fold[1]:
+        split[:] = "train"
+        split[_draw_fold(labelled, *fold, seed)] = "holdout"
+        holdout_fraction = 1 / fold[1]
     for name, fraction, others in (("holdout", holdout_fraction, 0.0), ("val", val_fraction, holdout_fraction)):
         if not (split == name).any():
             pool = np.flatnonzero(split == "train")
@@ -149,6 +155,20 @@ def _draw(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
     except ValueError:
         raise ValueError(f"{len(firsts):,} different labelled patches are too few to divide; give more patches.") from None
     return np.flatnonzero(pool["twins"].isin(drawn))
+
+
+def _draw_fold(labelled: pd.DataFrame, fold: int, folds: int, seed: int) -> np.ndarray:
+    """Positions of one fold, from 1 on: whole slides where they are known, whole groups that look the same."""
+    groups = labelled["slide"].where(labelled["slide"] != "", "twins " + labelled["twins"].astype(str))
+    firsts = groups.drop_duplicates().index
+    if groups.groupby(labelled["label"]).nunique().min() < folds:
+        raise ValueError(f"A class stands in fewer than {folds} slides or images that differ; give more, or take fewer --folds.")
+    if (labelled["slide"] == "").all():  # the same, without a loop over every patch
+        divider = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        drawn = list(divider.split(firsts, labelled["label"][firsts]))[fold - 1][1]
+        return np.flatnonzero(groups.isin(groups[firsts].iloc[drawn]))
+    divider = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return list(divider.split(labelled, labelled["label"], groups))[fold - 1][1]
 
 
 def _draw_slides(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:

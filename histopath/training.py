@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss
 
 from histopath.augment import augmentation_layers
 from histopath.backend import (
@@ -33,7 +33,7 @@ from histopath.evaluation import best_threshold
 from histopath.files import locked, replacing, write_table, write_text
 from histopath.inference import check_size, predict_heads
 from histopath.models import REGISTRY, build_model, freeze_backbones
-from histopath.multiclass import both_classes, evaluate_task
+from histopath.multiclass import evaluate_task, mean_auc
 from histopath.normalisation import norm_layers, reestimate_norm
 from histopath.optimizer import FlatAdam
 from histopath.organs import read_tasks
@@ -41,6 +41,7 @@ from histopath.patches import PatchSet
 from histopath.progress import say
 from histopath.runs import FILES, Run, open_run, read_identity
 from histopath.splits import describe_grouping, known_slides, split_patches
+from histopath.temperature import both_classes, fit_temperature
 
 LOSSES = {True: keras.losses.BinaryCrossentropy, False: keras.losses.CategoricalCrossentropy}  # by whether it is a sigmoid
 ACCURACIES = {True: keras.metrics.BinaryAccuracy, False: keras.metrics.CategoricalAccuracy}
@@ -86,7 +87,14 @@ def _train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str],
         (folder / "state.npz").unlink(missing_ok=True)
         log(f"{folder.name} is already trained with these settings on these patches")
         return open_run(folder)
-    splits = split_patches(patches.table, config.val_fraction, config.holdout_fraction, config.seed, patches.class_names)
+    splits = split_patches(
+        patches.table,
+        config.val_fraction,
+        config.holdout_fraction,
+        config.seed,
+        patches.class_names,
+        (config.fold, config.folds),
+    )
     scope, devices = several_devices(config.devices)
     with scope:
         session = Session(patches, config, folder, splits, log, devices)
@@ -286,7 +294,7 @@ class Session(keras.callbacks.Callback):
         self.trainer.stop_training = self._should_stop()
 
     def summary(self) -> dict:
-        """Scores of the saved network on val, the thresholds chosen there, and how the training went."""
+        """Scores of the saved network on val, the thresholds and temperatures chosen there, and how the training went."""
         best = max(self.rows, key=lambda row: row["val_auc"])
         val, names = self.part["val"], self.patches.class_names
         self.saved.load_weights(self.folder / "model.keras")
@@ -296,8 +304,10 @@ class Session(keras.callbacks.Callback):
         for task, p in zip(self.tasks, answers, strict=True):
             labels = task.answers(val["label"])
             threshold = best_threshold(labels, p) if p.ndim == 1 else None
-            scores = evaluate_task(labels, p, task.class_names, threshold, slides)
-            tasks[task.name] = {"class_names": list(task.class_names), "threshold": threshold, "val": scores}
+            temperature = fit_temperature(labels, p)
+            scores = evaluate_task(labels, p, task.class_names, threshold, temperature, slides)
+            tasks[task.name] = {"class_names": list(task.class_names), "threshold": threshold, "temperature": temperature}
+            tasks[task.name]["val"] = scores
         return {
             "best_epoch": best["epoch"],
             "epochs": len(self.rows),
@@ -410,11 +420,9 @@ def choose_precision(name: str) -> str:
 
 def _score(labels: np.ndarray, p: np.ndarray) -> tuple[float, float, float]:
     """Loss, accuracy and AUC (one class against the rest, mean over the classes that occur) of one output."""
-    p = np.clip(both_classes(p).astype(float), 1e-7, 1 - 1e-7)
-    loss = log_loss(labels, p / p.sum(axis=1, keepdims=True), labels=range(p.shape[1]))
-    present = [1] if p.shape[1] == 2 else np.unique(labels)
-    auc = np.mean([roc_auc_score(labels == number, p[:, number]) for number in present])
-    return loss, float(np.mean(p.argmax(axis=1) == labels)), float(auc)
+    each = np.clip(both_classes(p).astype(float), 1e-7, 1 - 1e-7)
+    loss = log_loss(labels, each / each.sum(axis=1, keepdims=True), labels=range(each.shape[1]))
+    return loss, float(np.mean(each.argmax(axis=1) == labels)), mean_auc(labels, p)
 
 
 def _finished(folder: Path, identity: dict) -> bool:

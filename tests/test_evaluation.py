@@ -5,32 +5,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
+from test_intervals import scored, simulated
 
-from histopath import evaluation
-
-
-@st.composite
-def scored(draw):
-    """Labels with both classes, and probabilities on a coarse grid so that ties are common."""
-    size = draw(st.integers(2, 60))
-    labels = np.array(draw(st.lists(st.integers(0, 1), min_size=size, max_size=size)))
-    assume(0 < labels.sum() < size)
-    steps = draw(st.lists(st.integers(0, 20), min_size=size, max_size=size))
-    return labels, np.array(steps) / 20
-
-
-def simulated(seed, patches=300, slides=None, spread=0.0):
-    """Labels, probabilities and slide names; `spread` is how far the scores of a slide lie from the others."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 2, patches)
-    names = rng.integers(0, slides or 1, patches)
-    offsets = rng.normal(0, spread, slides or 1)
-    scores = rng.normal(0, 1, patches) + labels + offsets[names]
-    return labels, 1 / (1 + np.exp(-scores)), np.char.add("slide_", names.astype(str))
+from histopath import evaluation, intervals
 
 
 @settings(max_examples=12, deadline=None)
@@ -51,18 +31,6 @@ def test_scores_equal_those_of_scikit_learn(case):
     assert {name: scores[name] for name in expected} == pytest.approx(expected)
     assert np.array_equal(scores["confusion"], metrics.confusion_matrix(labels, predicted, labels=[0, 1]))
     assert (scores["patches"], scores["positives"]) == (len(labels), labels.sum())
-
-
-@settings(max_examples=60, deadline=None)
-@given(scored())
-def test_weighted_auc_of_the_bootstrap_equals_the_auc_of_the_drawn_patches(case):
-    labels, probabilities = case
-    # One replicate has one value, which is then both ends of its interval.
-    low, high = evaluation.bootstrap_auc(labels, probabilities, replicates=1, seed=3)
-    order = np.argsort(probabilities, kind="stable")
-    weights = next(evaluation.resampled_weights(labels[order], None, 1, 3))
-    drawn = np.repeat(order, weights.astype(int))
-    assert low == high == pytest.approx(metrics.roc_auc_score(labels[drawn], probabilities[drawn]))
 
 
 @settings(max_examples=60, deadline=None)
@@ -101,56 +69,6 @@ def test_quantile_bins_hold_equal_counts():
     assert table["count"].tolist() == [200] * 5
 
 
-def test_interval_covers_the_true_auc_about_as_often_as_it_claims():
-    # Two normals one standard deviation apart: AUC = Phi(1 / sqrt 2). 80 % of 60 trials lies 5 standard errors
-    # below 95 %, so only a wrong interval falls short; one that is far too wide fails the second claim.
-    truth = 0.5 * (1 + math.erf(0.5))
-    intervals = [evaluation.bootstrap_auc(*simulated(seed)[:2], replicates=200, seed=seed) for seed in range(60)]
-    assert sum(low <= truth <= high for low, high in intervals) >= 48
-    assert np.mean([high - low for low, high in intervals]) < 0.15
-
-
-@pytest.mark.parametrize("level", [0.5, 0.9])
-def test_ends_are_the_quantiles_of_the_replicates(level):
-    labels, probabilities, slides = simulated(8, 120, slides=9)
-    order = np.argsort(probabilities, kind="stable")
-    codes = evaluation.slide_codes(slides, 120)[0][order]
-    values = [
-        metrics.roc_auc_score(labels[order], probabilities[order], sample_weight=weights)
-        for weights in evaluation.resampled_weights(labels[order], codes, 50, 0)
-    ]
-    ends = evaluation.bootstrap_auc(labels, probabilities, slides, replicates=50, level=level)
-    assert ends == pytest.approx(np.quantile(values, [0.5 - level / 2, 0.5 + level / 2]))
-
-
-def test_interval_over_slides_is_wider_when_slides_differ():
-    labels, probabilities, slides = simulated(1, 2000, slides=20, spread=1.5)
-    naive = np.diff(evaluation.bootstrap_auc(labels, probabilities))
-    clustered = np.diff(evaluation.bootstrap_auc(labels, probabilities, slides))
-    assert clustered > 1.3 * naive
-
-
-def test_whole_slides_are_drawn():
-    labels, _, slides = simulated(2, 200, slides=8)
-    codes, known = evaluation.slide_codes(slides, 200)
-    assert known == 8
-    for weights in evaluation.resampled_weights(labels, codes, 20, 0):
-        assert all(len(set(weights[codes == code])) == 1 for code in range(8))
-
-
-def test_replicates_hold_both_classes_even_when_one_slide_has_all_of_one():
-    labels = np.r_[np.zeros(90, int), np.ones(10, int)]
-    codes = np.r_[np.repeat(np.arange(9), 10), np.full(10, 9)]
-    for weights in evaluation.resampled_weights(labels, codes, 200, 0):
-        assert weights[labels == 0].any() and weights[labels == 1].any()
-
-
-def test_same_seed_gives_the_same_interval_and_another_seed_another():
-    labels, probabilities, _ = simulated(3)
-    first, again, other = (evaluation.bootstrap_auc(labels, probabilities, replicates=50, seed=s) for s in (1, 1, 2))
-    assert first == again != other
-
-
 @pytest.mark.parametrize(
     ("slides", "words", "known"),
     [
@@ -167,24 +85,10 @@ def test_result_says_what_the_interval_was_drawn_over(slides, words, known):
     assert scores["auc_low"] <= scores["auc"] <= scores["auc_high"]
 
 
-def test_patch_without_a_slide_is_a_cluster_of_its_own():
-    codes, known = evaluation.slide_codes(["a", "", "b", "", None, "a"], 6)
-    assert known == 2 and codes.tolist() == [0, 2, 1, 3, 4, 0]
-
-
 def test_scores_can_be_written_as_json():
     labels, probabilities, slides = simulated(5, 60, slides=5)
     scores = evaluation.evaluate(labels, probabilities.astype(np.float32), groups=slides)
     assert json.loads(json.dumps(scores)) == scores
-
-
-def test_band_contains_the_curve_and_ends_in_the_corners():
-    labels, probabilities, _ = simulated(6, 400)
-    grid, low, high = evaluation.roc_band(labels, probabilities, replicates=100)
-    false, true, _ = evaluation.roc(labels, probabilities)
-    inside = np.interp(grid, false, true)
-    assert np.mean((low - 0.02 <= inside) & (inside <= high + 0.02)) > 0.97
-    assert low[-1] == high[-1] == 1 and (low <= high).all()
 
 
 def test_precision_recall_starts_at_the_share_of_tumor():
@@ -194,7 +98,7 @@ def test_precision_recall_starts_at_the_share_of_tumor():
     assert len(thresholds) == len(precision) - 1
 
 
-@pytest.mark.parametrize("score", [evaluation.auc, evaluation.evaluate, evaluation.bootstrap_auc, evaluation.roc])
+@pytest.mark.parametrize("score", [evaluation.auc, evaluation.evaluate, intervals.bootstrap_auc, evaluation.roc])
 @pytest.mark.parametrize(
     ("labels", "probabilities", "words"),
     [
@@ -213,11 +117,6 @@ def test_unfit_input_is_refused_in_one_sentence(score, labels, probabilities, wo
     with pytest.raises(ValueError, match=words) as caught:
         score(labels, probabilities)
     assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
-
-
-def test_slide_names_of_another_length_are_refused():
-    with pytest.raises(ValueError, match="3 slide names were given for 2 patches"):
-        evaluation.bootstrap_auc([0, 1], [0.1, 0.2], ["a", "b", "c"])
 
 
 def test_interval_is_written_as_the_style_asks():

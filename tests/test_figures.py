@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from histopath import evaluation, figures
+from histopath import evaluation, figures, intervals
 from histopath.style import COLOURS, legend_columns
 
 RNG = np.random.default_rng(0)
@@ -70,7 +70,7 @@ DRAWN = {
     "rate_curve": (lambda: figures.rate_curve(HISTORY), "epoch", "learning rate"),
     "split_bars": (lambda: figures.split_bars(SPLITS), "", ""),
     "roc_curves": (
-        lambda: figures.roc_curves(CURVE, evaluation.roc_band(LABELS, PROBABILITIES, replicates=20)),
+        lambda: figures.roc_curves(CURVE, intervals.roc_band(LABELS, PROBABILITIES, replicates=20)),
         "false positive rate (1 - specificity)",
         "true positive rate (sensitivity)",
     ),
@@ -80,9 +80,14 @@ DRAWN = {
         "precision",
     ),
     "calibration_plot": (
-        lambda: figures.calibration_plot(evaluation.calibration(LABELS, PROBABILITIES)),
+        lambda: figures.calibration_plot(*[evaluation.calibration(LABELS, PROBABILITIES)] * 2),
         "",
         "observed share of tumor",
+    ),
+    "shift_curves": (
+        lambda: figures.shift_curves(pd.DataFrame({"stain": [0.9, 0.8, 0.7], "blur": [0.9, 0.7, 0.5]})),
+        "severity, 0 as it is",
+        "AUC of one view",
     ),
     "confusion_plot": (lambda: figures.confusion_plot([[648, 93], [54, 405]], CLASSES), "predicted", "truth"),
     "probability_histogram": (

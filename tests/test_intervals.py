@@ -1,12 +1,118 @@
 """DeLong against a published formula and against the bootstrap; operating points against a search through all thresholds."""
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from scipy.stats import norm
+from sklearn import metrics
 from sklearn.metrics import roc_auc_score
 
-from histopath.evaluation import bootstrap_auc
-from histopath.intervals import delong_difference, delong_interval, operating_points
+from histopath import intervals
+from histopath.intervals import bootstrap_auc, delong_difference, delong_interval, operating_points
+
+
+@st.composite
+def scored(draw):
+    """Labels with both classes, and probabilities on a coarse grid so that ties are common."""
+    size = draw(st.integers(2, 60))
+    labels = np.array(draw(st.lists(st.integers(0, 1), min_size=size, max_size=size)))
+    assume(0 < labels.sum() < size)
+    steps = draw(st.lists(st.integers(0, 20), min_size=size, max_size=size))
+    return labels, np.array(steps) / 20
+
+
+def simulated(seed, patches=300, slides=None, spread=0.0):
+    """Labels, probabilities and slide names; `spread` is how far the scores of a slide lie from the others."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, patches)
+    names = rng.integers(0, slides or 1, patches)
+    offsets = rng.normal(0, spread, slides or 1)
+    scores = rng.normal(0, 1, patches) + labels + offsets[names]
+    return labels, 1 / (1 + np.exp(-scores)), np.char.add("slide_", names.astype(str))
+
+
+@settings(max_examples=60, deadline=None)
+@given(scored())
+def test_weighted_auc_of_the_bootstrap_equals_the_auc_of_the_drawn_patches(case):
+    labels, probabilities = case
+    # One replicate has one value, which is then both ends of its interval.
+    low, high = intervals.bootstrap_auc(labels, probabilities, replicates=1, seed=3)
+    order = np.argsort(probabilities, kind="stable")
+    weights = next(intervals.resampled_weights(labels[order], None, 1, 3))
+    drawn = np.repeat(order, weights.astype(int))
+    assert low == high == pytest.approx(metrics.roc_auc_score(labels[drawn], probabilities[drawn]))
+
+
+def test_interval_covers_the_true_auc_about_as_often_as_it_claims():
+    # Two normals one standard deviation apart: AUC = Phi(1 / sqrt 2). 80 % of 60 trials lies 5 standard errors
+    # below 95 %, so only a wrong interval falls short; one that is far too wide fails the second claim.
+    truth = 0.5 * (1 + math.erf(0.5))
+    ends = [bootstrap_auc(*simulated(seed)[:2], replicates=200, seed=seed) for seed in range(60)]
+    assert sum(low <= truth <= high for low, high in ends) >= 48
+    assert np.mean([high - low for low, high in ends]) < 0.15
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9])
+def test_ends_are_the_quantiles_of_the_replicates(level):
+    labels, probabilities, slides = simulated(8, 120, slides=9)
+    order = np.argsort(probabilities, kind="stable")
+    codes = intervals.slide_codes(slides, 120)[0][order]
+    values = [
+        metrics.roc_auc_score(labels[order], probabilities[order], sample_weight=weights)
+        for weights in intervals.resampled_weights(labels[order], codes, 50, 0)
+    ]
+    ends = intervals.bootstrap_auc(labels, probabilities, slides, replicates=50, level=level)
+    assert ends == pytest.approx(np.quantile(values, [0.5 - level / 2, 0.5 + level / 2]))
+
+
+def test_interval_over_slides_is_wider_when_slides_differ():
+    labels, probabilities, slides = simulated(1, 2000, slides=20, spread=1.5)
+    naive = np.diff(intervals.bootstrap_auc(labels, probabilities))
+    clustered = np.diff(intervals.bootstrap_auc(labels, probabilities, slides))
+    assert clustered > 1.3 * naive
+
+
+def test_whole_slides_are_drawn():
+    labels, _, slides = simulated(2, 200, slides=8)
+    codes, known = intervals.slide_codes(slides, 200)
+    assert known == 8
+    for weights in intervals.resampled_weights(labels, codes, 20, 0):
+        assert all(len(set(weights[codes == code])) == 1 for code in range(8))
+
+
+def test_replicates_hold_both_classes_even_when_one_slide_has_all_of_one():
+    labels = np.r_[np.zeros(90, int), np.ones(10, int)]
+    codes = np.r_[np.repeat(np.arange(9), 10), np.full(10, 9)]
+    for weights in intervals.resampled_weights(labels, codes, 200, 0):
+        assert weights[labels == 0].any() and weights[labels == 1].any()
+
+
+def test_same_seed_gives_the_same_interval_and_another_seed_another():
+    labels, probabilities, _ = simulated(3)
+    first, again, other = (intervals.bootstrap_auc(labels, probabilities, replicates=50, seed=s) for s in (1, 1, 2))
+    assert first == again != other
+
+
+def test_patch_without_a_slide_is_a_cluster_of_its_own():
+    codes, known = intervals.slide_codes(["a", "", "b", "", None, "a"], 6)
+    assert known == 2 and codes.tolist() == [0, 2, 1, 3, 4, 0]
+
+
+def test_band_contains_the_curve_and_ends_in_the_corners():
+    labels, probabilities, _ = simulated(6, 400)
+    grid, low, high = intervals.roc_band(labels, probabilities, replicates=100)
+    false, true, _ = metrics.roc_curve(labels, probabilities)
+    inside = np.interp(grid, false, true)
+    assert np.mean((low - 0.02 <= inside) & (inside <= high + 0.02)) > 0.97
+    assert low[-1] == high[-1] == 1 and (low <= high).all()
+
+
+def test_slide_names_of_another_length_are_refused():
+    with pytest.raises(ValueError, match="3 slide names were given for 2 patches"):
+        intervals.bootstrap_auc([0, 1], [0.1, 0.2], ["a", "b", "c"])
 
 
 def scores(count=400, seed=0, shift=1.2, ties=False):

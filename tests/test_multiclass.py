@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics
 
-from histopath import evaluation, multiclass
+from histopath import evaluation, intervals, multiclass
 
 ORGANS = ("Blood", "Brain", "Breast", "Cervix", "Colon", "Kidney", "Lung", "Lymph", "Mouth")
 LUNG = ("lung_aca", "lung_bnt", "lung_scc")
@@ -92,7 +92,7 @@ def test_weighted_auc_of_the_bootstrap_equals_the_auc_of_the_drawn_patches(case)
     names = [str(number) for number in range(probabilities.shape[1])]
     # One replicate has one value, which is then both ends of its interval.
     low, high = multiclass.bootstrap_macro_auc(labels, probabilities, names, replicates=1, seed=3)
-    weights = next(evaluation.resampled_weights(labels, None, 1, 3)).astype(int)
+    weights = next(intervals.resampled_weights(labels, None, 1, 3)).astype(int)
     assert np.array_equal(np.bincount(labels, weights), np.bincount(labels))
     drawn, scores = np.repeat(labels, weights), np.repeat(probabilities, weights, axis=0)
     aucs = [metrics.roc_auc_score(drawn == k, scores[:, k]) for k in np.unique(labels)]
@@ -102,10 +102,10 @@ def test_weighted_auc_of_the_bootstrap_equals_the_auc_of_the_drawn_patches(case)
 @pytest.mark.parametrize("level", [0.5, 0.9])
 def test_ends_are_the_quantiles_of_the_replicates(level):
     labels, probabilities, slides = simulated(2, 150, slides=9)
-    codes = evaluation.slide_codes(slides, 150)[0]
+    codes = intervals.slide_codes(slides, 150)[0]
     values = [
         np.mean([metrics.roc_auc_score(labels == k, probabilities[:, k], sample_weight=weights) for k in range(3)])
-        for weights in evaluation.resampled_weights(labels, codes, 40, 5)
+        for weights in intervals.resampled_weights(labels, codes, 40, 5)
     ]
     ends = multiclass.bootstrap_macro_auc(labels, probabilities, LUNG, slides, replicates=40, seed=5, level=level)
     assert ends == pytest.approx(np.quantile(values, [0.5 - level / 2, 0.5 + level / 2]))
@@ -121,7 +121,7 @@ def test_interval_over_slides_is_wider_when_slides_differ():
 def test_whole_slides_are_drawn_and_never_one_class_alone():
     labels = np.repeat([0, 0, 0, 1, 2], 20)
     codes = np.repeat(np.arange(5), 20)
-    drawn = list(evaluation.resampled_weights(labels, codes, 200, 0))
+    drawn = list(intervals.resampled_weights(labels, codes, 200, 0))
     assert all(len(set(weights[codes == code])) == 1 for weights in drawn for code in range(5))
     found = [{int(label) for label in labels[weights > 0]} for weights in drawn]
     assert all(len(classes) >= 2 for classes in found) and {0, 1} in found and {0, 1, 2} in found

@@ -1,0 +1,55 @@
+"""One training a fold, each scored on the fold that it never saw. In: PatchSet and Config. Out: run folders and a table."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from histopath.config import Config
+from histopath.files import write_table
+from histopath.patches import PatchSet
+from histopath.progress import say
+from histopath.scoring import score_run
+from histopath.training import train
+
+SCORES = ("auc", "auc_low", "auc_high", "accuracy", "ece", "patches")
+
+
+def train_folds(patches: PatchSet, config: Config, folder: Path, log: Callable[[str], None] = say) -> pd.DataFrame:
+    """Trains `config.folds` runs, FOLDER-fold1 and on, and scores each on its own fold; finished ones are not trained again.
+
+    Args:
+        patches: labelled patches; of the parts that a data set comes in none is kept, since each patch is held out once.
+        config: all settings, `folds` 2 or more.
+        folder: the run folder that a single training would write; its name begins theirs.
+        log: takes one line an epoch.
+
+    Returns:
+        One row a fold, as written to `FOLDER-folds.csv`: `fold`, `run`, and for each task (its name before the score, where
+        there are several) `auc`, `auc_low`, `auc_high`, `accuracy`, `ece` and `patches`.
+    """
+    rows = []
+    for fold in range(1, config.folds + 1):
+        run = train(patches, dataclasses.replace(config, fold=fold), folder.with_name(f"{folder.name}-fold{fold}"), log)
+        scores = score_run(run, patches, config.views)
+        run.add_metrics(holdout=scores)
+        row = {"fold": fold, "run": run.folder.name}
+        for name, of_task in scores.get("tasks", {"": scores}).items():
+            row |= {f"{name} {key}".strip(): of_task[key] for key in SCORES}
+        rows.append(row)
+        write_table(folder.with_name(f"{folder.name}-folds.csv"), pd.DataFrame(rows))
+    return pd.DataFrame(rows)
+
+
+def describe_folds(table: pd.DataFrame) -> str:
+    """Says each fold's AUC, and the mean and the spread (standard deviation and range) across the folds, for each task."""
+    lines = []
+    for column in [column for column in table if column.split()[-1] == "auc"]:
+        each = ", ".join(f"{value:.3f}" for value in table[column])
+        values = table[column]
+        lines.append(
+            f"{column.upper() if column == 'auc' else column}: mean {values.mean():.3f}, standard deviation "
+            f"{values.std():.3f}, {values.min():.3f}-{values.max():.3f} across {len(table)} folds ({each})"
+        )
+    return "\n".join(lines)

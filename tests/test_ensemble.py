@@ -1,0 +1,67 @@
+"""Means are plain, ranks share ties, and only what no member learned from is scored."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from histopath.config import get_config
+from histopath.ensemble import MEAN, RANK, ensemble_table, join_members, score_ensemble
+from histopath.inference import predict
+
+
+@pytest.fixture(scope="module")
+def second(small, tmp_path_factory):
+    """Another seed, so that its holdout is another, which shares some patches with that of `run`."""
+    from histopath.training import train
+
+    config = get_config("sample", "compact", {"epochs": 1, "batch_size": 8, "norm_patches": 16, "seed": 3})
+    return train(small, config, tmp_path_factory.mktemp("runs") / "second", log=lambda line: None)
+
+
+def test_means_are_plain():
+    joined = join_members({"a": np.array([0.1, 0.2, 0.2]), "b": np.array([0.9, 0.5, 0.7])})
+    np.testing.assert_allclose(joined[MEAN], [0.5, 0.35, 0.45])
+    np.testing.assert_allclose(joined[RANK], np.array([1 + 3, 2.5 + 1, 2.5 + 2]) / 8)
+    assert list(joined) == ["a", "b", MEAN, RANK]
+
+
+def test_the_file_holds_means_and_members(run, second, patches, tmp_path):
+    table = ensemble_table([run, second], patches, tmp_path / "e.csv", views=1)
+    read = pd.read_csv(tmp_path / "e.csv")
+    assert list(read.columns) == ["id", "probability", "rank", run.folder.name, "second"]
+    np.testing.assert_allclose(read["probability"], (read["second"] + read[run.folder.name]) / 2, atol=1e-6)
+    np.testing.assert_allclose(table["second"], predict(second.network, patches.images, views=1), atol=1e-6)
+
+
+def test_only_what_no_member_learned_from_is_scored(run, second, small, tmp_path):
+    table = ensemble_table([run, second], small, tmp_path / "e.csv", views=1)
+    both = set(run.rows("holdout")["id"]) & set(second.rows("holdout")["id"])
+    scores = score_ensemble([run, second], small, table)
+    assert 0 < len(both) < len(run.rows("holdout"))
+    assert (scores["patches"] == len(both)).all() and list(scores.index) == [run.folder.name, "second", MEAN, RANK]
+
+
+def test_nothing_is_scored_without_labels(run, second, small, tmp_path):
+    unlabelled = dataclasses.replace(small, table=small.table.assign(label=-1))
+    assert (
+        score_ensemble([run, second], unlabelled, ensemble_table([run, second], unlabelled, tmp_path / "e.csv", views=1)) is None
+    )
+
+
+def test_other_data_is_scored_whole(run, second, small, tmp_path):
+    count = len(small.table)
+    new = {"slide": "", "pixel_hash": [f"n{i}" for i in range(count)], "look": np.arange(count, dtype="uint64") * 99991 + 7}
+    flipped = dataclasses.replace(small, images=np.ascontiguousarray(255 - small.images), table=small.table.assign(**new))
+    scores = score_ensemble([run, second], flipped, ensemble_table([run, second], flipped, tmp_path / "e.csv", views=1))
+    assert (scores["patches"] == len(small.table)).all()
+    assert ((scores["auc_low"] <= scores["auc"]) & (scores["auc"] <= scores["auc_high"])).all()
+
+
+def test_one_run_and_runs_of_several_classes_are_refused(run, three_run, small, tmp_path):
+    with pytest.raises(ValueError, match="two or more different runs"):
+        ensemble_table([run, run], small, tmp_path / "e.csv")
+    with pytest.raises(ValueError, match="more than two classes"):
+        ensemble_table([run, three_run], small, tmp_path / "e.csv")
+    assert not (tmp_path / "e.csv").exists()
