@@ -174,7 +174,7 @@ def ensemble(
     from histopath.runs import open_run
 
     check_writable(out)
-    members = [open_run(_run_folder(name)) for name in runs]
+    members = [open_run(_run_folder(name, shipped=True)) for name in runs]
     patches = open_patches(data)
     table = ensemble_table(members, patches, out, views, progress=True)
     scores = score_ensemble(members, patches, table)
@@ -191,6 +191,16 @@ def submit(run: RUN, data: DATA, out: OUT, views: VIEWS = 8):
     check_writable(out)
     checked = submit_run(*_open(run, data), out, views, progress=True)
     print(f"wrote {checked['rows']:,} rows to {out}; the submission is valid")
+
+
+@app.command()
+def export(run: RUN, out: Annotated[Path, typer.Option("--out", help="Folder to write.")]):
+    """Write a run as a small folder in half precision, at most 5 MB, that can be committed or sent."""
+    from histopath.pretrained import export_run
+    from histopath.runs import open_run
+
+    size = export_run(open_run(_run_folder(run)), out)
+    print(f"wrote {_shown(out)}, {size / 1e6:.1f} MB")
 
 
 @app.command("check-submission")
@@ -298,11 +308,18 @@ def _open(run: str, data: Path, slides: Path | None = None) -> tuple:
     from histopath.patches import open_patches
     from histopath.runs import open_run
 
-    opened = open_run(_run_folder(run))
+    opened = open_run(_run_folder(run, shipped=True))
     return opened, open_patches(data, slides, size=opened.config.size or None)
 
 
-def _run_folder(name: str) -> Path:
+def _run_folder(name: str, shipped: bool = False) -> Path:
+    """The folder of a run; `pretrained` is the one in the box, which can be read and not trained."""
+    if name == "pretrained":
+        from histopath.pretrained import FOLDER
+
+        if not shipped:
+            raise ValueError("pretrained is the name of the network in the box; give your run another --run NAME.")
+        return FOLDER
     runs = (home() / "runs").resolve()
     folder = (runs / name).resolve()
     if not name.strip() or folder == runs or not folder.is_relative_to(runs):

@@ -165,15 +165,11 @@ train(patches, get_config("sample", "compact", settings), Path(sys.argv[3]), lam
 """
 
 
-def start_training(data, folder, home, **variables):
-    """Starts a training in a process of its own: a function of the settings."""
+def start_training(data, folder, home, settings, **variables):
+    """Starts a training in a process of its own, with these settings and environment variables."""
     environment = {**os.environ, "HISTOPATH_HOME": str(home), "PYTHONPATH": str(PROJECT), **variables}
-
-    def start(**settings):
-        command = [sys.executable, "-c", TRAIN, str(data), json.dumps(SMALL | settings), str(folder)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-    return start
+    command = [sys.executable, "-c", TRAIN, str(data), json.dumps(SMALL | settings), str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 @pytest.mark.slow
@@ -182,7 +178,7 @@ def test_two_devices_train_to_the_losses_of_one(sample, tmp_path):
     losses = {}
     for devices in (1, 2):
         folder = tmp_path / f"on_{devices}"
-        process = start_training(sample, folder, tmp_path)(**settings, devices=devices)
+        process = start_training(sample, folder, tmp_path, settings | {"devices": devices})
         said, complaint = process.communicate()
         assert process.returncode == 0, complaint[-2000:]
         losses[devices] = open_run(folder).history[["loss", "val_loss"]]
@@ -205,7 +201,7 @@ def can_be_reached_by_name():
 def test_two_processes_train_to_the_losses_of_one_and_resume_when_one_was_killed(three, tmp_path):
     settings = {"augmentation": "none", "views": 1, "epochs": 4, "epoch_steps": 4}
     jax = {"KERAS_BACKEND": "jax", "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}
-    one = start_training(three.root, tmp_path / "one", tmp_path, KERAS_BACKEND="jax")(**settings, feed="resident")
+    one = start_training(three.root, tmp_path / "one", tmp_path, settings | {"feed": "resident"}, KERAS_BACKEND="jax")
     assert one.wait() == 0, one.communicate()[1][-2000:]
 
     def start_two():
@@ -215,7 +211,7 @@ def test_two_processes_train_to_the_losses_of_one_and_resume_when_one_was_killed
         told = jax | {"KERAS_DISTRIBUTION_JOB_ADDRESSES": address}
         folders = tmp_path / "two", tmp_path / "other machine" / "two"
         return [
-            start_training(three.root, folder, tmp_path, **told, KERAS_DISTRIBUTION_PROCESS_ID=str(number))(**settings)
+            start_training(three.root, folder, tmp_path, settings, **told, KERAS_DISTRIBUTION_PROCESS_ID=str(number))
             for number, folder in enumerate(folders)
         ]
 

@@ -1,0 +1,59 @@
+"""An exported run answers as the run did, is half as large, and knows what it learned from."""
+
+import shutil
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+from histopath.inference import predict
+from histopath.pretrained import export_run
+from histopath.runs import FILES, Run, open_run, scored_rows
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("box") / "pretrained"
+    size = export_run(run, folder)
+    assert size == sum(path.stat().st_size for path in folder.iterdir())
+    return open_run(folder)
+
+
+def test_it_answers_as_the_run_did(run, exported, small):
+    before, after = (predict(one.network, small.images, views=1) for one in (run, exported))
+    # Half precision has 11 bits; through a dozen layers about one in a thousand is left of the rounding.
+    np.testing.assert_allclose(after, before, atol=5e-3)
+    assert (after != before).any()
+
+
+def test_kernels_are_halves_and_statistics_are_not(run, exported):
+    assert (exported.folder / "model.keras").stat().st_size < 0.6 * (run.folder / "model.keras").stat().st_size
+    with zipfile.ZipFile(exported.folder / "model.keras") as file, h5py.File(file.open("model.weights.h5")) as weights:
+        kinds = {}
+        weights.visititems(lambda name, item: kinds.update({name: (item.dtype, item.ndim)}) if hasattr(item, "dtype") else None)
+    assert {dtype for dtype, dimensions in kinds.values() if dimensions > 1} == {np.dtype("float16")}
+    assert {dtype for dtype, dimensions in kinds.values() if dimensions == 1} == {np.dtype("float32")}
+
+
+def test_it_is_whole_and_scores_only_what_it_did_not_learn_from(run, exported, small):
+    assert all((exported.folder / name).is_file() for name in FILES)
+    assert exported.threshold == run.threshold and exported.temperature == run.temperature
+    rows, words = scored_rows(exported, small)
+    assert set(rows["id"]) == set(run.rows("holdout")["id"]) and "holdout" in words
+
+
+def test_exporting_again_gives_the_same_bytes(run, exported, tmp_path):
+    export_run(run, tmp_path)
+    for path in exported.folder.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_network_that_is_too_large_leaves_nothing(run, tmp_path):
+    large = tmp_path / "large"
+    shutil.copytree(run.folder, large)
+    with zipfile.ZipFile(large / "model.keras", "a") as file:
+        file.writestr("more", np.random.default_rng(0).bytes(6_000_000))
+    with pytest.raises(ValueError, match="large is .* MB in half precision, .* export a smaller network"):
+        export_run(Run(large), tmp_path / "box")
+    assert not any((tmp_path / "box").iterdir())
