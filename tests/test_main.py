@@ -60,6 +60,33 @@ def test_evaluate_speaks_in_words(command, ready, sample):
 
 
 @pytest.mark.slow
+def test_evaluate_tells_what_changes_of_stain_and_focus_cost(command, ready, sample):
+    status, out, _ = command("evaluate", "--run", ready, "--data", sample, "--views", 1, "--shifts", "--json")
+    assert status == 0 and set(json.loads(out)["shifts"]) == {"stain", "blur", "JPEG", "brightness"}
+    assert "calibration error" in command("evaluate", "--run", ready, "--data", sample, "--views", 1)[1]
+
+
+def test_a_run_is_exported(command, ready, tmp_path):
+    status, out, _ = command("export", "--run", ready, "--out", tmp_path / "runs" / "light")
+    assert status == 0 and out.endswith("MB\n")
+    assert (tmp_path / "runs" / "light" / "model.keras").is_file()
+
+
+@pytest.mark.slow
+def test_an_ensemble_is_written_and_scored(command, ready, sample, tmp_path):
+    command("export", "--run", ready, "--out", tmp_path / "runs" / "light")
+    status, out, _ = command("ensemble", ready, "light", "--data", sample, "--out", tmp_path / "e.csv", "--views", 1)
+    assert status == 0 and "mean probability" in out and "538 probabilities of 2 runs" in out
+    assert list(pd.read_csv(tmp_path / "e.csv").columns) == ["id", "probability", "rank", "small", "light"]
+
+
+def test_real_data_is_trained_with_the_full_preset(command, three, tmp_path):
+    settings = [word for setting in ("epochs=1", "size=16", "views=1", "norm_patches=16") for word in ("--set", setting)]
+    status, *_ = command("train", "--data", three.root, "--run", "real", "--recipe", "compact", *settings)
+    assert status == 0 and json.loads((tmp_path / "runs" / "real" / "config.json").read_text())["preset"] == "full"
+
+
+@pytest.mark.slow
 def test_a_batch_is_drawn_with_predicted_and_true_label(command, three_run, three, tmp_path):
     shutil.copytree(three_run.folder, tmp_path / "runs" / "three")
     status, out, _ = command("show-batch", "--run", "three", "--data", three.root, "--out", tmp_path / "b.png", "--count", 5)
@@ -137,6 +164,9 @@ def test_bad_data_ends_in_one_sentence_and_status_2(command, sample, tmp_path, c
         (["augment", "absent", "copies"], "absent"),
         (["augment", "{sample}", "copies", "--copies", "0"], "whole numbers above 0"),
         (["show-batch", "--run", "x", "--data", "{sample}", "--out", "absent/x.png"], "absent/x.png cannot be written"),
+        (["train", "--data", "{sample}", "--run", "pretrained"], "the network in the box"),
+        (["train", "--data", "{sample}", "--run", "x", "--folds", "1"], "folds takes 0 or at least 2"),
+        (["ensemble", "x", "y", "--data", "{sample}", "--out", "absent/x.csv"], "absent/x.csv cannot be written"),
         (["nope"], "nope"),
         (["pack"], "Missing argument"),
         (["evaluate", "--run", "x", "--data", "{sample}", "--views", "many"], "--views"),
