@@ -377,10 +377,10 @@ def calibration_plot(table: pd.DataFrame, tempered: pd.DataFrame | None = None) 
     """
     figure, axes = new_figure(4.9, 2, 1, width=5.6, sharex=True, height_ratios=(3.2, 1))
     above, below = axes[:, 0]
-    above.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle=":", label="perfectly calibrated")
-    above.plot(table["predicted"], table["observed"], color=COLOURS[1], marker="o", markersize=6, label="this model")
+    above.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle=":", label="perfect")
+    above.plot(table["predicted"], table["observed"], color=COLOURS[1], marker="o", markersize=6, label="as predicted")
     if tempered is not None:
-        above.plot(tempered["predicted"], tempered["observed"], color=COLOURS[0], marker="s", label="at the temperature of val")
+        above.plot(tempered["predicted"], tempered["observed"], color=COLOURS[0], marker="s", label="tempered")
     above.set(ylabel="observed share of tumor", xlim=(-0.01, 1.01), ylim=(-0.03, 1.03))
     legend_above(above)
     widths = table["high"] - table["low"]
@@ -486,17 +486,20 @@ def probability_histogram(
 
 
 @styled
-def interval_dots(scores: Mapping[str, tuple[float, float, float]], label: str = "AUC on the holdout") -> Figure:
+def interval_dots(
+    scores: Mapping[str, tuple[float, float, float]], label: str = "AUC on the holdout", first_stands_out: bool = True
+) -> Figure:
     """Scores with their intervals, one line each: single view beside eight views, model beside baseline.
 
     Args:
         scores: name → (value, low, high).
         label: what the numbers are.
+        first_stands_out: whether the first line has a colour of its own.
     """
     figure, axes = new_figure(0.95 + 0.5 * len(scores))
     axes = axes[0, 0]
     for row, (value, low, high) in enumerate(scores.values()):
-        colour = COLOURS[1] if row == 0 else COLOURS[0]
+        colour = COLOURS[1] if row == 0 and first_stands_out else COLOURS[0]
         axes.plot([low, high], [row, row], color=colour, linewidth=7, alpha=0.3, solid_capstyle="butt")
         axes.scatter(value, row, s=80, color=colour, zorder=3)
         axes.annotate(f"{value:.2f}", (value, row), (0, 9), textcoords="offset points", ha="center", weight="bold")
