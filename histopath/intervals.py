@@ -5,6 +5,7 @@ groups are slide names of shape (N,), where "" means that the slide is unknown. 
 input with one sentence.
 """
 
+import itertools
 from collections.abc import Iterator
 from statistics import NormalDist
 
@@ -136,6 +137,28 @@ def bootstrap_auc(
     return float(low), float(high)
 
 
+def _drawn_curves(
+    labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray | None, replicates: int, seed: int
+) -> tuple[np.ndarray, Iterator[tuple[np.ndarray, np.ndarray]]]:
+    """The scores at which a ROC curve bends, falling, (K,), and the curves: first that of all patches, then each replicate's.
+
+    A curve is the false and the true positive rates from (0, 0) to (1, 1), each (K + 1,).
+    """
+    labels, probabilities = checked(labels, probabilities)
+    codes, _ = slide_codes(groups, len(labels))
+    order = np.argsort(-probabilities, kind="stable")
+    scores, positive = probabilities[order], labels[order] == 1
+    ends = np.flatnonzero(np.r_[scores[1:] < scores[:-1], True])
+    drawn = resampled_weights(labels[order], None if codes is None else codes[order], replicates, seed)
+
+    def curve(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        tumour = np.r_[0, np.cumsum(weights * positive)[ends]]
+        healthy = np.r_[0, np.cumsum(weights * ~positive)[ends]]
+        return healthy / healthy[-1], tumour / tumour[-1]
+
+    return scores[ends], map(curve, itertools.chain([np.ones(len(labels))], drawn))
+
+
 def roc_band(
     labels: np.ndarray,
     probabilities: np.ndarray,
@@ -149,17 +172,9 @@ def roc_band(
     Returns:
         A grid of 201 false positive rates, and the lower and upper true positive rate at each, each (201,).
     """
-    labels, probabilities = checked(labels, probabilities)
-    codes, _ = slide_codes(groups, len(labels))
-    order = np.argsort(-probabilities, kind="stable")
-    scores, positive = probabilities[order], labels[order] == 1
-    ends = np.flatnonzero(np.r_[scores[1:] < scores[:-1], True])
-    codes = None if codes is None else codes[order]
-    grid, rates = np.linspace(0, 1, 201), np.empty((replicates, 201))
-    for number, weights in enumerate(resampled_weights(labels[order], codes, replicates, seed)):
-        tumor = np.r_[0, np.cumsum(weights * positive)[ends]]
-        healthy = np.r_[0, np.cumsum(weights * ~positive)[ends]]
-        rates[number] = np.interp(grid, healthy / healthy[-1], tumor / tumor[-1])
+    _, curves = _drawn_curves(labels, probabilities, groups, replicates, seed)
+    grid = np.linspace(0, 1, 201)
+    rates = [np.interp(grid, false, true) for false, true in itertools.islice(curves, 1, None)]
     low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return grid, low, high
 
@@ -219,35 +234,24 @@ def operating_points(
         One row a point: `name`, such as `sensitivity at 95 % specificity`, `asked` (`specificity` or `sensitivity`), `at`
         (the share asked for), `reached` (the other share), `low`, `high`, `threshold` (a patch counts as tumour from it on).
     """
-    labels, probabilities = checked(labels, probabilities)
-    codes, _ = slide_codes(groups, len(labels))
-    order = np.argsort(-probabilities, kind="stable")
-    scores, positive = probabilities[order], labels[order] == 1
-    ends = np.flatnonzero(np.r_[scores[1:] < scores[:-1], True])
-    codes = None if codes is None else codes[order]
-
-    def curve(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        tumour = np.r_[0, np.cumsum(weights * positive)[ends]]
-        healthy = np.r_[0, np.cumsum(weights * ~positive)[ends]]
-        return 1 - healthy / healthy[-1], tumour / tumour[-1]
-
-    whole = curve(np.ones(len(labels)))
-    drawn = [curve(weights) for weights in resampled_weights(labels[order], codes, replicates, seed)]
+    scores, curves = _drawn_curves(labels, probabilities, groups, replicates, seed)
+    points = [(asked, share) for asked in ("specificity", "sensitivity") for share in SHARES]
+    whole = next(curves)
+    drawn = np.array([[_read_curve(*curve, *point)[1] for point in points] for curve in curves])  # one curve in memory at a time
     rows = []
-    for asked, share in ((asked, share) for asked in ("specificity", "sensitivity") for share in SHARES):
+    for (asked, share), (low, high) in zip(points, np.quantile(drawn, [0.025, 0.975], axis=0).T, strict=True):
         place, reached = _read_curve(*whole, asked, share)
-        low, high = np.quantile([_read_curve(*one, asked, share)[1] for one in drawn], [0.025, 0.975])
-        above = scores[ends[place - 1]] if place else 1.0
-        below = scores[ends[place]] if place < len(ends) else 0.0
+        above = scores[place - 1] if place else 1.0
+        below = scores[place] if place < len(scores) else 0.0
         name = f"{'specificity' if asked == 'sensitivity' else 'sensitivity'} at {100 * share:.0f} % {asked}"
         rows.append((name, asked, share, reached, float(low), float(high), float((above + below) / 2)))
     return pd.DataFrame(rows, columns=["name", "asked", "at", "reached", "low", "high", "threshold"])
 
 
-def _read_curve(specificity: np.ndarray, sensitivity: np.ndarray, asked: str, share: float) -> tuple[int, float]:
-    """Place on a curve, by falling specificity, where the share asked for is kept and the other is best; and that other."""
+def _read_curve(false: np.ndarray, true: np.ndarray, asked: str, share: float) -> tuple[int, float]:
+    """Place on a ROC curve where the share asked for is kept and the other is best; and that other."""
     if asked == "specificity":
-        place = int(np.flatnonzero(specificity >= share - 1e-12)[-1])
-        return place, float(sensitivity[place])
-    place = int(np.flatnonzero(sensitivity >= share - 1e-12)[0])
-    return place, float(specificity[place])
+        place = int(np.flatnonzero(1 - false >= share - 1e-12)[-1])
+        return place, float(true[place])
+    place = int(np.flatnonzero(true >= share - 1e-12)[0])
+    return place, float(1 - false[place])
