@@ -340,7 +340,7 @@ def test_pcam_and_kaggle_patches_are_resized_too(tmp_path, packed):
 @pytest.mark.slow
 def test_resized_packing_goes_on_after_kill_9(kaggle, tmp_path):
     """At 160 pixels 218 patches are a chunk, so there are seven."""
-    process = start_slow_packing(kaggle[0], tmp_path / "cache", 0.002, "160")
+    process = start_slow_packing(kaggle[0], tmp_path / "cache", 0.004, "160")
     partial = wait_for_chunk(process, tmp_path / "cache")
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -391,7 +391,7 @@ def test_unreadable_file_is_refused(tmp_path):
 def test_packing_goes_on_after_kill_9(kaggle, kaggle_pack, tmp_path):
     root, pixels = kaggle
     cache = tmp_path / "cache"
-    process = start_slow_packing(root, cache, 0.001)
+    process = start_slow_packing(root, cache, 0.004)
     partial = wait_for_chunk(process, cache)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -433,7 +433,7 @@ def test_packing_goes_on_wherever_it_was_killed(kaggle, kaggle_pack, tmp_path):
 
 
 def test_ctrl_c_leaves_what_can_be_continued(kaggle, tmp_path):
-    process = start_slow_packing(kaggle[0], tmp_path / "cache", 0.0005)
+    process = start_slow_packing(kaggle[0], tmp_path / "cache", 0.004)
     wait_for_chunk(process, tmp_path / "cache")
     process.send_signal(signal.SIGINT)
     _, log = process.communicate(timeout=60)
@@ -448,7 +448,7 @@ def test_changed_source_is_packed_anew_after_an_interruption(tmp_path):
     root = tmp_path / "d"
     for row, patch in enumerate(first):
         write_image(root / "0" / f"{row:04d}.tif", patch)
-    process = start_slow_packing(root, tmp_path / "cache", 0.001)
+    process = start_slow_packing(root, tmp_path / "cache", 0.004)
     wait_for_chunk(process, tmp_path / "cache")
     process.send_signal(signal.SIGKILL)
     process.communicate()
