@@ -32,6 +32,8 @@ def train_folds(patches: PatchSet, config: Config, folder: Path, log: Callable[[
     rows = []
     for fold in range(1, config.folds + 1):
         run = train(patches, dataclasses.replace(config, fold=fold), folder.with_name(f"{folder.name}-fold{fold}"), log)
+        if run is None:  # several processes: the first one scores
+            continue
         scores = score_run(run, patches, config.views)
         run.add_metrics(holdout=scores)
         row = {"fold": fold, "run": run.folder.name}
