@@ -110,9 +110,10 @@ def predict_table(run: Run, patches: PatchSet, out: Path, views: int = 8, progre
     Returns:
         The table as written, one row a patch in the order of the data.
     """
+    tasks = run.metrics["tasks"]  # a damaged run is refused before the work, not after it
     answers = predict_heads(run.network, patches.images, None, views, run.config.predict_batch, progress)
     table = pd.DataFrame({"id": patches.table["id"]})
-    for (name, task), p in zip(run.metrics["tasks"].items(), answers, strict=True):
+    for (name, task), p in zip(tasks.items(), answers, strict=True):
         if p.ndim == 1 and len(answers) == 1:
             table["probability"] = p
         else:
