@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from histopath.backend import first_line, keras
-from histopath.equivariant import OrientedConvolution
 
 KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications/"
 # Mean and standard deviation of ImageNet's red, green and blue in 0-1, as `preprocess_input(mode="torch")` uses them.
@@ -123,7 +122,7 @@ def read_model(path: Path) -> keras.Model:
     if not path.is_file():
         raise FileNotFoundError(f"There is no saved network {path}; name an existing one, or train a run first.")
     try:
-        return keras.models.load_model(path, {"OrientedConvolution": OrientedConvolution}, compile=False, safe_mode=True)
+        return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         raise ValueError(
             f"{path} is not a complete saved network ({first_line(error)}); delete its run and train it again."

@@ -46,7 +46,7 @@ def test_copies_stay_together_also_across_slides():
     assert (splits.groupby("slide")["split"].nunique() == 1).all()
 
 
-def test_patches_that_look_the_same_stay_together(slides=0):
+def test_patches_that_look_the_same_stay_together():
     rng = np.random.default_rng(0)
     looks = rng.integers(1, 2**63, 200, dtype="uint64")
     for slides in (0, 20):
