@@ -141,11 +141,12 @@ def evaluate(
     views: VIEWS = 8,
     slides: SLIDES = None,
     shifts: Annotated[bool, typer.Option("--shifts", help="Also score under changed stain, focus, JPEG and brightness.")] = False,
+    figures: Annotated[Path | None, typer.Option(help="Folder into which training and score are drawn.")] = None,
 ):
     """Score a run on labelled patches that it did not learn from."""
     from histopath.scoring import describe_scores, score_run
 
-    scores = score_run(*_open(run, data, slides), views, progress=True, shifts=shifts)
+    scores = score_run(*_open(run, data, slides), views, progress=True, shifts=shifts, figures=figures)
     print(json.dumps(scores, indent=2) if as_json else describe_scores(scores))
 
 

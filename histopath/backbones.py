@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import histopath.equivariant  # noqa: F401, so that a saved network of it can be read
 from histopath.backend import first_line, keras
 
 KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications/"

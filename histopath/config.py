@@ -177,7 +177,8 @@ RECIPES = {
         },
     },
     # A small residual network from scratch, for machines without a GPU: one-cycle rate to 3e-3, EMA 0.995 and label
-    # smoothing 0.02, after airbench and the small PCam networks in the field.
+    # smoothing 0.02, after airbench and the small PCam networks in the field. 20,000 patches are few, so little is kept from
+    # training; twelve epochs of them fill an hour of two cores. What was tried is in benchmarks/quality.md.
     "compact": {
         "model": "compact",
         "dropout": 0.0,
@@ -185,7 +186,13 @@ RECIPES = {
         "learning_rate": 3e-3,
         "ema_momentum": 0.995,
         "sample": {"epochs": 8, "norm_patches": 128},
-        "full": {"batch_size": 64, "epochs": 12, "norm_patches": 2048},
+        "full": {
+            "val_fraction": 0.06,
+            "holdout_fraction": 0.02,
+            "batch_size": 64,
+            "epochs": 12,
+            "norm_patches": 2048,
+        },
     },
 }
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from histopath.backend import keras, uses_xla
+from histopath.equivariant import answers_views_alike
 from histopath.progress import progress_bar
 
 
@@ -44,7 +45,8 @@ def predict_heads(
         network: uint8 patches (N, H, W, 3) → probabilities (N, 1) or (N, K), one output or several.
         images: uint8 patches in 0-255, memory-mapped or not.
         rows: which of them, in the order of the answer; None for all.
-        views: 8 for all flips and quarter turns, 1 for the patch as it is.
+        views: 8 for all flips and quarter turns, 1 for the patch as it is; a network that gives all eight the same answer
+            (`equivariant.answers_views_alike`) is asked once.
         batch_size: patches in one step.
         progress: show a progress bar.
 
@@ -59,13 +61,13 @@ def predict_heads(
     if views not in (1, 8):
         raise ValueError(f"A patch has 8 views or 1, not {views}; give --views 8 or --views 1.")
     check_size(network, images)
-    step = prediction_step(network)
+    step, turned = prediction_step(network), views == 8 and not answers_views_alike(network)
     answers = [np.empty((len(rows), output.shape[1]), "float32") for output in network.outputs]
     with progress_bar("predicting", len(rows), 0, progress) as bar:
         for start in range(0, len(rows), batch_size):
             part = rows[start : start + batch_size]
             batch = images[np.resize(part, min(batch_size, len(rows)))]
-            chosen = eight_views(batch) if views == 8 else [batch]
+            chosen = eight_views(batch) if turned else [batch]
             outputs = zip(*(keras.tree.flatten(step(view)) for view in chosen), strict=True)
             for answer, of_views in zip(answers, outputs, strict=True):
                 answer[start : start + batch_size] = np.mean(of_views, axis=0)[: len(part)]

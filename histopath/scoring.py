@@ -9,6 +9,7 @@ from histopath.files import write_table
 from histopath.inference import predict, predict_heads
 from histopath.multiclass import class_table, describe_classes, evaluate_task
 from histopath.patches import PatchSet
+from histopath.reports import write_figures
 from histopath.runs import Run, scored_rows
 from histopath.sample import is_synthetic
 from histopath.shifts import shifted_aucs
@@ -17,7 +18,14 @@ from histopath.submission import check_submission, read_ids, write_submission
 from histopath.temperature import both_classes
 
 
-def score_run(run: Run, patches: PatchSet, views: int = 8, progress: bool = False, shifts: bool = False) -> dict:
+def score_run(
+    run: Run,
+    patches: PatchSet,
+    views: int = 8,
+    progress: bool = False,
+    shifts: bool = False,
+    figures: Path | None = None,
+) -> dict:
     """Scores a run on labelled patches that neither trained it nor chose its checkpoint or threshold.
 
     Args:
@@ -26,6 +34,7 @@ def score_run(run: Run, patches: PatchSet, views: int = 8, progress: bool = Fals
         views: 8 or 1.
         progress: show a progress bar.
         shifts: also score one view of the patches under changes of stain, focus, compression and brightness.
+        figures: folder into which the training and the score are drawn (`reports.write_figures`), or None.
 
     Returns:
         `run`, `data`, `scored` (which patches, in words), `grouping`, `synthetic`, `views`, and everything that
@@ -33,9 +42,12 @@ def score_run(run: Run, patches: PatchSet, views: int = 8, progress: bool = Fals
         `shifts` also a table under that name: of each change the AUC at severity 0, 1, … (`shifts.shifted_aucs`).
 
     Raises:
-        ValueError: when no such patch is left, one class only, or a class that the run does not know.
+        ValueError: when no such patch is left, one class only, a class that the run does not know, or figures are asked for
+            of more than two classes.
     """
     tasks = run.tasks(patches)
+    if figures and (len(tasks) > 1 or run.threshold is None):
+        raise ValueError(f"The run {run.folder} tells more than two classes apart; --figures draws runs of two.")
     rows, words = scored_rows(run, patches)
     answers = predict_heads(run.network, patches.images, rows["row"], views, run.config.predict_batch, progress)
     slides = known_slides(rows)
@@ -50,6 +62,9 @@ def score_run(run: Run, patches: PatchSet, views: int = 8, progress: bool = Fals
         labels = tasks[0].answers(rows["label"])
         table = shifted_aucs(run.network, patches.images, rows["row"].to_numpy(), labels, run.config.predict_batch)
         about["shifts"] = table.to_dict("list")
+    if figures:
+        answered = tasks[0].answers(rows["label"]), answers[0]
+        write_figures(run, *answered, about | scores[tasks[0].name], slides, figures)
     return about | (scores[tasks[0].name] if len(tasks) == 1 else {"tasks": scores})
 
 

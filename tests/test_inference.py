@@ -12,7 +12,7 @@ from histopath.models import build_model
 
 @pytest.fixture(scope="module")
 def network():
-    return build_model("compact")
+    return build_model("simple_cnn", size=96)
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +52,29 @@ def test_a_turned_patch_gets_the_same_answer_with_eight_views(network, images):
     assert abs(predict(network, turned, views=1) - predict(network, images, views=1)).max() > 1e-6
 
 
+def test_a_network_that_answers_all_views_alike_is_asked_once(images):
+    compact = build_model("compact")
+    asked = []
+    single = predict(compact, images, views=1)
+    for view in eight_views(images):
+        np.testing.assert_allclose(predict(compact, view, views=1), single, atol=1e-5)
+    compact.predict_on_batch, answer = lambda batch: asked.append(batch) or answer(batch), compact.predict_on_batch
+    np.testing.assert_array_equal(predict(compact, images, views=8, batch_size=11), single)
+    assert len(asked) == 1
+
+
+def test_a_side_that_is_not_halved_evenly_gets_its_eight_views(images):
+    odd = build_model("compact", size=90)
+    turned = predict(odd, images[:, :90, :90], views=8)
+    assert abs(turned - predict(odd, images[:, :90, :90], views=1)).max() > 1e-6
+
+
 def test_no_patches_give_no_probabilities(network, images):
     assert predict(network, images, []).shape == (0,)
 
 
 def test_patches_of_another_size_are_refused(network):
-    with pytest.raises(ValueError, match="The patches are 64×64×3 and compact takes 96×96×3"):
+    with pytest.raises(ValueError, match="The patches are 64×64×3 and simple_cnn takes 96×96×3"):
         predict(network, np.zeros((2, 64, 64, 3), "uint8"))
 
 

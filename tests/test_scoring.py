@@ -86,3 +86,16 @@ def test_classes_are_matched_by_name_whatever_their_order(three_run, three):
 def test_data_without_a_sample_submission_is_refused(run, patches, tmp_path):
     with pytest.raises(FileNotFoundError, match="sample_submission.csv"):
         submit_run(run, dataclasses.replace(patches, root=tmp_path), tmp_path / "s.csv")
+
+
+def test_a_score_is_drawn_into_a_folder(run, small, tmp_path):
+    scores = score_run(run, small, views=1, shifts=True, figures=tmp_path / "drawn")
+    names = {"training", "validation", "roc", "operating_points", "calibration", "shifts"}
+    assert {path.stem for path in (tmp_path / "drawn").iterdir()} == names
+    assert scores == score_run(run, small, views=1, shifts=True)
+
+
+def test_figures_of_three_classes_are_refused_before_predicting(three_run, three, tmp_path):
+    with pytest.raises(ValueError, match="more than two classes apart; --figures draws runs of two"):
+        score_run(three_run, three, figures=tmp_path / "drawn")
+    assert not (tmp_path / "drawn").exists()
