@@ -321,7 +321,7 @@ def _run_folder(name: str, shipped: bool = False) -> Path:
         if not shipped:
             raise ValueError("pretrained is the name of the network in the box; give your run another --run NAME.")
         if not FOLDER.is_dir():
-            raise FileNotFoundError("There is no network in the box yet; train a run of your own and give its --run NAME.")
+            raise FileNotFoundError(f"{FOLDER} is missing, which holds the network in the box; restore it from the repository.")
         return FOLDER
     runs = (home() / "runs").resolve()
     folder = (runs / name).resolve()

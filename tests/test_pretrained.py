@@ -5,11 +5,14 @@ import zipfile
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 
 from histopath.inference import predict
-from histopath.pretrained import export_run
+from histopath.patches import open_patches
+from histopath.pretrained import FOLDER, LARGEST, export_run
 from histopath.runs import FILES, Run, open_run, scored_rows
+from histopath.scoring import score_run
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +60,31 @@ def test_a_network_that_is_too_large_leaves_nothing(run, tmp_path):
     with pytest.raises(ValueError, match="large is .* MB in half precision, .* export a smaller network"):
         export_run(Run(large), tmp_path / "box")
     assert not any((tmp_path / "box").iterdir())
+
+
+def test_the_network_in_the_box_is_small_and_holds_no_pixels():
+    files = {path.name for path in FOLDER.iterdir()}
+    assert files == {*FILES, "identity.json", "README.md"}
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= LARGEST
+    box = open_run(FOLDER)
+    assert box.config.recipe == "compact" and box.network.count_params() == 282_801
+    assert len(box.splits) == 20_000 and set(box.splits["split"]) == {"train", "val", "holdout"}
+
+
+def test_the_network_in_the_box_answers_without_training(command, sample, tmp_path):
+    status, out, _ = command("predict", "--run", "pretrained", "--data", sample, "--out", tmp_path / "p.csv")
+    assert status == 0 and "wrote 538 probabilities" in out
+    assert pd.read_csv(tmp_path / "p.csv")["probability"].between(0, 1).all()
+    status, out, _ = command("evaluate", "--run", "pretrained", "--data", sample)
+    assert status == 0 and "AUC" in out and "nothing about medicine" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["pcam-jpeg/valid", "kaggle"])
+def test_its_card_states_the_scores_that_it_reaches(shared, tmp_path, data):
+    card = (FOLDER / "README.md").read_text()
+    patches = open_patches(shared / data, cache=tmp_path, progress=False)
+    scores = score_run(open_run(FOLDER), patches)
+    line = next(line for line in card.splitlines() if line.startswith("| PCam valid" if "valid" in data else "| Kaggle TIFFs"))
+    auc, count = line.split("|")[2].split()[0], line.split("|")[3].strip().replace(",", "")
+    assert float(auc) == pytest.approx(scores["auc"], abs=6e-4) and int(count) == scores["patches"]
