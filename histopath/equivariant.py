@@ -3,7 +3,7 @@
 Group convolutions of Cohen and Welling 2016 (arXiv:1602.07576) over the group p4m, as Veeling et al. 2018 (arXiv:1806.03962)
 used them on PatchCamelyon. A feature map holds C channels for each of the eight orientations, the orientation varying
 slowest. Turning the patch turns the map and permutes its orientations, exactly, so that the mean over both is the same for
-all eight views: one view then costs what eight cost otherwise.
+all eight views, which then cost what one costs.
 """
 
 import math
