@@ -144,8 +144,12 @@ def evaluate(
     figures: Annotated[Path | None, typer.Option(help="Folder into which training and score are drawn.")] = None,
 ):
     """Score a run on labelled patches that it did not learn from."""
+    from histopath.files import check_writable
     from histopath.scoring import describe_scores, score_run
 
+    if figures:
+        figures.mkdir(parents=True, exist_ok=True)
+        check_writable(figures / "roc.png")
     scores = score_run(*_open(run, data, slides), views, progress=True, shifts=shifts, figures=figures)
     print(json.dumps(scores, indent=2) if as_json else describe_scores(scores))
 

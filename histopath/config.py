@@ -178,7 +178,7 @@ RECIPES = {
     },
     # A small residual network from scratch, for machines without a GPU: one-cycle rate to 3e-3, EMA 0.995 and label
     # smoothing 0.02, after airbench and the small PCam networks in the field. 20,000 patches are few, so little is kept from
-    # training; twelve epochs of them fill an hour of two cores. What was tried is in benchmarks/quality.md.
+    # training; twelve epochs of them take a little over an hour on two cores. What was tried is in benchmarks/quality.md.
     "compact": {
         "model": "compact",
         "dropout": 0.0,

@@ -11,10 +11,12 @@ from histopath.evaluation import evaluate
 from histopath.files import write_table
 from histopath.inference import predict
 from histopath.patches import PatchSet
-from histopath.runs import Run, scored_rows
+from histopath.pretrained import FOLDER
+from histopath.runs import Run, open_run, scored_rows
 from histopath.splits import known_slides
 
 MEAN, RANK = "mean probability", "mean rank"
+OWN, BOX = "this network", "network in the box"
 
 
 def join_members(members: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -64,6 +66,41 @@ def ensemble_table(runs: Sequence[Run], patches: PatchSet, out: Path, views: int
     return table
 
 
+def join_box(run: Run, patches: PatchSet, rows: pd.DataFrame, p: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Adds the network in the box (`pretrained`) to the probabilities of a run, on the patches that neither learned from.
+
+    Args:
+        run: a finished run of two classes.
+        patches: those that it was trained on.
+        rows: its holdout, with `row`.
+        p: its probability of each of them, eight views, (N,).
+
+    Returns:
+        Which of the rows are kept, bool (N,), and the members as from `join_members`: `this network`, `network in the box` and
+        their means. All rows and `this network` alone where the patches have another size than the box takes, or where it
+        learned from too many of them.
+    """
+    box = open_run(FOLDER)
+    fits = patches.images.shape[1:] == tuple(box.network.input_shape[1:])
+    left = unseen_rows([run, box], patches) if fits else None
+    if left is None:
+        return np.ones(len(rows), bool), {OWN: p}
+    kept = rows["row"].isin(left).to_numpy()
+    other = predict(box.network, patches.images, rows["row"][kept], batch_size=box.config.predict_batch)
+    return kept, join_members({OWN: p[kept], BOX: other})
+
+
+def unseen_rows(runs: Sequence[Run], patches: PatchSet) -> pd.Index | None:
+    """Rows of the labelled patches that no run learned from; None where none of both classes are left."""
+    left = patches.table.index[patches.table["label"] >= 0]
+    for run in runs:
+        try:
+            left = left.intersection(scored_rows(run, patches)[0]["row"])
+        except ValueError:  # this run learned from all that have a label
+            return None
+    return left if patches.table.loc[left, "label"].nunique() == 2 else None
+
+
 def score_ensemble(runs: Sequence[Run], patches: PatchSet, table: pd.DataFrame) -> pd.DataFrame | None:
     """Scores members and means on the labelled patches that no member learned from.
 
@@ -75,15 +112,10 @@ def score_ensemble(runs: Sequence[Run], patches: PatchSet, table: pd.DataFrame) 
     Returns:
         One row a member and a mean: `auc`, `auc_low`, `auc_high`, `patches`; None where no such patch of both classes is left.
     """
-    left = patches.table.index[patches.table["label"] >= 0]
-    for run in runs:
-        try:
-            left = left.intersection(scored_rows(run, patches)[0]["row"])
-        except ValueError:  # this run learned from all that have a label
-            return None
-    rows = patches.table.loc[left]
-    if rows["label"].nunique() < 2:
+    left = unseen_rows(runs, patches)
+    if left is None:
         return None
+    rows = patches.table.loc[left]
     answers = {run.folder.name: table[run.folder.name] for run in runs} | {MEAN: table["probability"], RANK: table["rank"]}
     labels, slides = rows["label"].to_numpy(), known_slides(rows)
     scores = {name: evaluate(labels, p[left].to_numpy(), groups=slides) for name, p in answers.items()}

@@ -62,10 +62,10 @@ def score_run(
         labels = tasks[0].answers(rows["label"])
         table = shifted_aucs(run.network, patches.images, rows["row"].to_numpy(), labels, run.config.predict_batch)
         about["shifts"] = table.to_dict("list")
+    said = about | (scores[tasks[0].name] if len(tasks) == 1 else {"tasks": scores})
     if figures:
-        answered = tasks[0].answers(rows["label"]), answers[0]
-        write_figures(run, *answered, about | scores[tasks[0].name], slides, figures)
-    return about | (scores[tasks[0].name] if len(tasks) == 1 else {"tasks": scores})
+        write_figures(run, tasks[0].answers(rows["label"]), answers[0], said, slides, figures)
+    return said
 
 
 def describe_scores(scores: dict) -> str:

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from histopath.config import get_config
-from histopath.ensemble import MEAN, RANK, ensemble_table, join_members, score_ensemble
+from histopath.ensemble import BOX, MEAN, OWN, RANK, ensemble_table, join_box, join_members, score_ensemble
 from histopath.inference import predict
+from histopath.pretrained import FOLDER
+from histopath.runs import open_run
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,26 @@ def test_other_data_is_scored_whole(run, second, small, tmp_path):
     scores = score_ensemble([run, second], flipped, ensemble_table([run, second], flipped, tmp_path / "e.csv", views=1))
     assert (scores["patches"] == len(small.table)).all()
     assert ((scores["auc_low"] <= scores["auc"]) & (scores["auc"] <= scores["auc_high"])).all()
+
+
+def test_the_network_in_the_box_joins_a_run_on_its_holdout(run, small):
+    rows = run.rows("holdout")
+    p = predict(run.network, small.images, rows["row"])
+    kept, members = join_box(run, small, rows, p)
+    assert kept.all() and list(members) == [OWN, BOX, MEAN, RANK]
+    np.testing.assert_array_equal(members[OWN], p)
+    np.testing.assert_allclose(members[MEAN], (p + members[BOX]) / 2, atol=1e-6)
+
+
+def test_a_run_stays_alone_where_the_box_cannot_answer_or_learned_from_all(run, small):
+    rows = run.rows("holdout")
+    p = np.linspace(0, 1, len(rows))
+    smaller = dataclasses.replace(small, images=small.images[:, :64, :64])
+    known = np.resize(open_run(FOLDER).splits.query("split == 'train'")["pixel_hash"], len(small.table))
+    learned = dataclasses.replace(small, table=small.table.assign(pixel_hash=known))
+    for patches in (smaller, learned):
+        kept, members = join_box(run, patches, rows, p)
+        assert kept.all() and list(members) == [OWN] and (members[OWN] == p).all()
 
 
 def test_one_run_and_runs_of_several_classes_are_refused(run, three_run, small, tmp_path):
