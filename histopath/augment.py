@@ -87,6 +87,47 @@ class RandomStain(Augmentation):
         return ops.clip(256 * ops.exp(-ops.reshape(changed, shape)) - 1, 0, 255)
 
 
+class RandomLight(Augmentation):
+    """Multiplies each patch by 1 ± `strength`, and each of its channels by 1 ± a quarter of that: another lamp or exposure."""
+
+    def __init__(self, strength: float = 0.2, **how):
+        super().__init__(**how)
+        self.strength = strength
+
+    def vary(self, images):
+        """Scales the intensities of each patch and of its channels."""
+        count = ops.shape(images)[0]
+        light = self.uniform((count, 1, 1, 1), 1 - self.strength, 1 + self.strength)
+        colour = self.uniform((count, 1, 1, 3), 1 - self.strength / 4, 1 + self.strength / 4)
+        return ops.clip(ops.cast(images, "float32") * light * colour, 0, 255)
+
+
+class RandomFocus(Augmentation):
+    """Mixes each patch with itself out of focus: half of them with a share of up to `strength`, the others left as they are.
+
+    Out of focus is a Gaussian of 1.5 pixels. A share of it stands for a smaller one, and costs two convolutions a batch.
+    """
+
+    sigma, reach = 1.5, 4  # pixels
+
+    def __init__(self, strength: float = 1.0, **how):
+        super().__init__(**how)
+        self.strength = strength
+        line = np.exp(-0.5 * (np.arange(-self.reach, self.reach + 1) / self.sigma) ** 2)
+        self.line = (line / line.sum()).astype("float32")
+
+    def vary(self, images):
+        """Blurs along rows, then along columns, with the edge reflected."""
+        images = ops.cast(images, "float32")
+        edge = (self.reach, self.reach)
+        soft = ops.pad(images, ((0, 0), edge, edge, (0, 0)), mode="reflect")
+        for shape in ((-1, 1, 1, 1), (1, -1, 1, 1)):
+            kernel = np.repeat(self.line.reshape(shape), 3, axis=2)
+            soft = ops.depthwise_conv(soft, kernel, padding="valid", data_format="channels_last")
+        share = self.uniform((ops.shape(images)[0], 1, 1, 1), -self.strength, self.strength)
+        return images + ops.maximum(share, 0) * (soft - images)
+
+
 class ClassicAugmentation(Augmentation):
     """System 1's `ImageDataGenerator`: flips, any rotation, zoom 0.6-1.4, shifts of 30 %, shear; nearest fill.
 
@@ -128,7 +169,9 @@ class RandomRotation(ClassicAugmentation):
     zoom, shift, shear, both_flips = (1.0, 1.0), 0.0, 0.0, False
 
 
-def augmentation_layers(name: str, seed: int, shift: int = 4, stain: float = 0.2) -> list[keras.layers.Layer]:
+def augmentation_layers(
+    name: str, seed: int, shift: int = 4, stain: float = 0.2, light: float = 0.0, focus: float = 0.0
+) -> list[keras.layers.Layer]:
     """Builds the layers of one augmentation.
 
     Args:
@@ -136,6 +179,8 @@ def augmentation_layers(name: str, seed: int, shift: int = 4, stain: float = 0.2
         seed: the layers draw from seeds derived from it.
         shift: largest shift, in pixels; 0 for none.
         stain: spread of the stain strengths; 0 for none.
+        light: spread of the brightness; 0 for none.
+        focus: largest share of a patch out of focus; 0 for none.
 
     Returns:
         The layers in the order in which they are applied.
@@ -151,4 +196,8 @@ def augmentation_layers(name: str, seed: int, shift: int = 4, stain: float = 0.2
         layers.append(RandomShift(shift, seed=seed + 1, name="shift"))
     if stain:
         layers.append(RandomStain(stain, seed=seed + 2, name="stain"))
+    if light:
+        layers.append(RandomLight(light, seed=seed + 3, name="light"))
+    if focus:
+        layers.append(RandomFocus(focus, seed=seed + 4, name="focus"))
     return layers

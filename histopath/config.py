@@ -40,9 +40,11 @@ class Config:
         label_smoothing: how far targets move from 0 and 1 towards one half.
         dropout: share of the features dropped before the last layer.
         patience: epochs without a better val AUC before training stops.
-        augmentation: `dihedral` (eight views, small shift, stain), `classic` (system 1), `rotation` (system 2) or `none`.
+        augmentation: `dihedral` (eight views, then the four below), `classic` (system 1), `rotation` (system 2) or `none`.
         shift: largest shift of a patch, in pixels; 4 keeps the labelled centre in the centre.
         stain: relative spread of the haematoxylin, eosin and residual strengths.
+        light: relative spread of the brightness of a patch.
+        focus: largest share with which a patch is mixed with itself out of focus, for half of the patches.
         precision: `auto` (mixed on a GPU, float32 elsewhere) or a Keras dtype policy.
         feed: `stream` (patches from the memory-mapped array), `resident` (patches on the device, row numbers from the
             host) or `auto` (resident on an accelerator where they fit). The batches are the same.
@@ -80,6 +82,8 @@ class Config:
     augmentation: str = "dihedral"
     shift: int = 4
     stain: float = 0.2
+    light: float = 0.0
+    focus: float = 0.0
     precision: str = "auto"
     feed: str = "auto"
     devices: int = 0
@@ -300,7 +304,7 @@ def _check_ranges(config: Config) -> None:
     for key in (*above, "learning_rate", "clip_norm"):
         if not 0 < getattr(config, key) < float("inf"):
             raise ValueError(f"The setting {key} must be above 0 and finite and is {getattr(config, key)}.")
-    for key in ("val_fraction", "holdout_fraction", "ema_momentum", "dropout", "warmup", "label_smoothing", "stain"):
+    for key in ("val_fraction", "holdout_fraction", "ema_momentum", "dropout", "warmup", "label_smoothing", "stain", "light"):
         if not 0 <= getattr(config, key) < 1:
             raise ValueError(f"The setting {key} must lie in [0, 1) and is {getattr(config, key)}.")
     if not 0 < config.val_fraction + config.holdout_fraction < 1 or not config.val_fraction or not config.holdout_fraction:
@@ -315,6 +319,8 @@ def _check_ranges(config: Config) -> None:
         if getattr(config, key) < 0:
             raise ValueError(f"The setting {key} must be 0 or above and is {getattr(config, key)}.")
     parse_copies(config.copies, 1)
+    if not 0 <= config.focus <= 1:
+        raise ValueError(f"The setting focus is a share: it must lie in 0-1 and is {config.focus}.")
     if not 0 <= config.shift <= 32:
         raise ValueError(f"The setting shift must lie in 0-32 pixels and is {config.shift}.")
     if not 0 <= config.seed < 2**31:

@@ -139,7 +139,7 @@ class Session(keras.callbacks.Callback):
         keras.config.set_dtype_policy(choose_precision(config.precision))
         try:
             self.network = build_model(config.model, config.weights, **whole)
-            layers = augmentation_layers(config.augmentation, config.seed, config.shift, config.stain)
+            layers = augmentation_layers(config.augmentation, config.seed, config.shift, config.stain, config.light, config.focus)
             x, inputs = self._feed()
             for layer in layers:
                 x = layer(x)

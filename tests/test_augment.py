@@ -1,12 +1,28 @@
 """Each augmentation changes what it should and nothing else."""
 
+import cv2
 import numpy as np
 import pytest
 
-from histopath.augment import ClassicAugmentation, RandomDihedral, RandomShift, RandomStain, augmentation_layers
+from histopath.augment import (
+    ClassicAugmentation,
+    RandomDihedral,
+    RandomFocus,
+    RandomLight,
+    RandomShift,
+    RandomStain,
+    augmentation_layers,
+)
 from histopath.inference import eight_views
 
-LAYERS = [RandomDihedral(seed=1), RandomShift(4, seed=1), RandomStain(0.3, seed=1), ClassicAugmentation(seed=1)]
+LAYERS = [
+    RandomDihedral(seed=1),
+    RandomShift(4, seed=1),
+    RandomStain(0.3, seed=1),
+    RandomLight(0.3, seed=1),
+    RandomFocus(1.0, seed=1),
+    ClassicAugmentation(seed=1),
+]
 each_layer = pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
 
 
@@ -22,7 +38,7 @@ def vary(layer, images):
 @each_layer
 def test_nothing_changes_outside_training_and_something_inside(layer, batch):
     np.testing.assert_array_equal(np.asarray(layer(batch)), batch)
-    assert (vary(layer, batch) != batch).any(axis=(1, 2, 3)).mean() > 0.7
+    assert (vary(layer, batch) != batch).any(axis=(1, 2, 3)).mean() > 0.3
 
 
 @each_layer
@@ -71,6 +87,27 @@ def test_a_shift_fills_its_edge_by_reflection(batch):
         assert any((image == window).all() for window in windows)
 
 
+def test_light_scales_whole_patches_within_its_strength():
+    grey = np.full((400, 8, 8, 3), 100, "float32")
+    varied = vary(RandomLight(0.4, seed=6), grey)
+    assert (np.ptp(varied, axis=(1, 2)) < 1e-3).all()
+    means = varied.mean(axis=(1, 2, 3)) / 100
+    assert 0.54 <= means.min() < 0.7 and 1.3 < means.max() <= 1.54
+    assert np.ptp(varied[:, 0, 0], axis=1).max() < 35
+
+
+def test_focus_leaves_half_of_the_patches_and_mixes_the_others_with_a_gaussian(batch):
+    patches = np.resize(batch, (200, 96, 96, 3)).astype("float32")
+    varied = vary(RandomFocus(0.8, seed=7), patches)
+    changed = (varied != patches).any(axis=(1, 2, 3))
+    assert 0.35 < changed.mean() < 0.65
+    for image, original in zip(varied[changed][:8], patches[changed][:8], strict=True):
+        soft = cv2.GaussianBlur(original, (9, 9), 1.5, borderType=cv2.BORDER_REFLECT_101) - original
+        share = np.vdot(image - original, soft) / np.vdot(soft, soft)
+        assert 0 < share <= 0.8
+        np.testing.assert_allclose(image, original + share * soft, atol=0.05)
+
+
 def test_stain_jitter_leaves_white_white_and_keeps_the_order_of_brightness():
     white = np.full((32, 96, 96, 3), 255, "uint8")
     assert (vary(RandomStain(0.3, seed=6), white) == 255).all()
@@ -102,3 +139,4 @@ def test_an_augmentation_is_chosen_by_name():
     assert [type(layer) for layer in augmentation_layers("dihedral", 0, shift=0, stain=0)] == [RandomDihedral]
     assert [type(layer) for layer in augmentation_layers("classic", 0)] == [ClassicAugmentation]
     assert augmentation_layers("none", 0) == []
+    assert [type(layer) for layer in augmentation_layers("dihedral", 0, light=0.2, focus=1)][3:] == [RandomLight, RandomFocus]
