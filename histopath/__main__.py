@@ -48,6 +48,22 @@ def sample(
 
 
 @app.command()
+def download(
+    what: Annotated[str, typer.Argument(help="kaggle (the competition, 6.3 GB, needs an account) or pcam (Zenodo, 7 GB).")],
+    folder: Annotated[Path | None, typer.Argument(help="Where to write; data/kaggle or data/pcam by default.")] = None,
+):
+    """Fetch the real data; a download that was cut goes on where it stopped."""
+    from histopath.download import download_kaggle, download_pcam
+
+    fetch = {"kaggle": download_kaggle, "pcam": download_pcam}.get(what)
+    if fetch is None:
+        raise ValueError(f"There is no data set {what!r} to download; choose kaggle or pcam.")
+    folder = folder or home() / "data" / what
+    fetch(folder)
+    print(f"{_shown(folder)} holds the data; next: python -m histopath pack {_shown(folder)}")
+
+
+@app.command()
 def pack(
     data: Annotated[Path, typer.Argument(help="Folder with the patches.")],
     slides: SLIDES = None,

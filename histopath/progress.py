@@ -16,21 +16,23 @@ class _LogLines:
         sys.stderr.flush()
 
 
-def progress_bar(name: str, total: int, finished: int, visible: bool) -> tqdm:
-    """Makes a bar that counts patches: redrawn in a terminal, one line every five seconds in a log.
+def progress_bar(name: str, total: int, finished: int, visible: bool, unit: str = " patches") -> tqdm:
+    """Makes a bar that counts patches, or bytes: redrawn in a terminal, one line every five seconds in a log.
 
     Args:
         name: what is being done.
         total: patches in all.
         finished: patches that were done before.
         visible: False for a bar that counts but shows nothing.
+        unit: what is counted; `B` is shown in kB, MB and GB.
     """
     terminal = sys.stderr.isatty()
     return tqdm(
         desc=name,
         total=total,
         initial=finished,
-        unit=" patches",
+        unit=unit,
+        unit_scale=unit == "B",
         disable=not visible,
         file=sys.stderr if terminal else _LogLines(),
         mininterval=0.2 if terminal else 5,
