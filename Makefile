@@ -46,7 +46,7 @@ notebooks: .venv/ready ## refresh the committed notebooks and the figures in ass
 	rm -rf assets/sample assets/sample-gastric assets/sample-organs && cp -r build/notebooks/assets/. assets
 
 clean: ## remove what the targets above wrote, but not .venv
-	rm -rf build data/sample data/sample-gastric data/sample-organs data/packed runs/sample $(addprefix runs/sample-,$(SYSTEM_RUNS)) runs/notebooks submission/sample_submission.csv
+	rm -rf build data/sample data/sample-gastric data/sample-organs data/sample-slide data/packed runs/sample $(addprefix runs/sample-,$(SYSTEM_RUNS)) runs/notebooks submission/sample_submission.csv
 
 .venv/ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1)

@@ -34,14 +34,16 @@ SAMPLE = Annotated[Path, typer.Option("--sample", help="The sample_submission.cs
 @app.command()
 def sample(
     folder: Annotated[Path | None, typer.Argument(help="Where to write; under data/ by default.")] = None,
-    story: Annotated[str, typer.Option(help="pcam (Kaggle layout), gastric (slices) or organs (Multi Cancer layout).")] = "pcam",
+    story: Annotated[
+        str, typer.Option(help="pcam (Kaggle layout), gastric (slices), organs (Multi Cancer layout) or slide.")
+    ] = "pcam",
 ):
     """Write an embedded synthetic sample in the layout of the real data."""
-    from histopath.workspace import STORIES
+    from histopath.workspace import SAMPLES
 
-    if story not in STORIES:
-        raise ValueError(f"There is no sample {story!r}; choose one of {', '.join(STORIES)}.")
-    write, folder_of, _ = STORIES[story]
+    if story not in SAMPLES:
+        raise ValueError(f"There is no sample {story!r}; choose one of {', '.join(SAMPLES)}.")
+    write, folder_of = SAMPLES[story]
     written = write(folder or folder_of(home()))
     count = sum(path.suffix in (".tif", ".jpg") for path in written.rglob("*"))
     print(f"wrote {count} synthetic images to {_shown(written)}; they say nothing about medicine")
@@ -201,6 +203,34 @@ def ensemble(
     scores = score_ensemble(members, patches, table)
     print("no labelled patch that no member learned from, so no score" if scores is None else scores.round(3).to_string())
     print(f"wrote {len(table):,} probabilities of {len(members)} runs and their means to {out}")
+
+
+@app.command()
+def slide(
+    path: Annotated[Path, typer.Argument(help="A slide that OpenSlide reads (SVS, NDPI, pyramidal TIFF), or a folder of them.")],
+    run: RUN,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write; slides/NAME OF THE RUN by default.")] = None,
+    stride: Annotated[int, typer.Option(help="Pixels between tiles, at PCam's resolution.")] = 48,
+    views: Annotated[int, typer.Option("--views", help="Views averaged a tile: 1 or 8.")] = 1,
+    microns: Annotated[float | None, typer.Option("--microns-per-pixel", help="Where a file does not say it.")] = None,
+    labels: Annotated[Path | None, typer.Option("--labels", help="CSV slide,label: the ROC of the slides' scores.")] = None,
+    cluster: Annotated[str, typer.Option(help="Address of a Dask scheduler, or a number of workers on this machine.")] = "",
+):
+    """Lay a network over whole slides: heatmaps, scores, regions for QuPath; goes on where it was interrupted."""
+    from histopath.heatmaps import list_slides, rank_slides, score_slides
+    from histopath.runs import open_run
+
+    if stride < 8 or views not in (1, 8):
+        raise ValueError(f"--stride takes 8 pixels or more and --views 1 or 8; got {stride} and {views}.")
+    opened, slides = open_run(_run_folder(run, shipped=True)), list_slides(path)
+    out = out or home() / "slides" / opened.folder.name
+    table = score_slides(opened, slides, out, stride=stride, views=views, microns_per_pixel=microns, cluster=cluster)
+    if labels:
+        print(f"{rank_slides(table, labels, out / 'roc.png')}; drawn in {_shown(out / 'roc.png')}")
+    failed = int((table["error"] != "").sum())
+    print(f"wrote {len(table) - failed} of {len(table)} slides to {_shown(out)}")
+    if failed == len(table):
+        raise ValueError(table["error"].iloc[0])
 
 
 @app.command()

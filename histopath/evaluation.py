@@ -133,9 +133,9 @@ def evaluate(
     }
 
 
-def format_interval(name: str, value: float, low: float, high: float, count: int) -> str:
+def format_interval(name: str, value: float, low: float, high: float, count: int, unit: str = "patches") -> str:
     """A score as this project writes it: `AUC 0.97 (0.96-0.98), 3,000 patches`."""
-    return f"{name} {value:.2f} ({low:.2f}-{high:.2f}), {count:,} patches"
+    return f"{name} {value:.2f} ({low:.2f}-{high:.2f}), {count:,} {unit}"
 
 
 def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray, count: int, threshold: float = 0.5) -> np.ndarray:

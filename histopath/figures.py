@@ -45,6 +45,7 @@ __all__ = [
     "rate_curve",
     "roc_curves",
     "shift_curves",
+    "slide_heatmap",
     "split_bars",
     "stain_scatter",
     "task_history",
@@ -405,6 +406,38 @@ def shift_curves(table: pd.DataFrame) -> Figure:
         axes.plot(table.index, values, color=colour, marker=marker, markersize=5, label=name)
     axes.set(xlabel="severity, 0 as it is", ylabel="AUC of one view", xticks=list(table.index))
     legend_above(axes)
+    return figure
+
+
+@styled
+def slide_heatmap(
+    overview: np.ndarray, heat: np.ndarray, extent: Sequence[float], title: str, truth: np.ndarray | None = None
+) -> Figure:
+    """A slide, and beside it the probability of tumour of its tiles.
+
+    Args:
+        overview: uint8 (H, W, 3), the whole slide small.
+        heat: float (rows, columns), NaN where no tile is.
+        extent: where the grid lies, as shares of width and height: left, right, bottom, top.
+        title: name of the slide.
+        truth: where tumour is known to be, bool of any shape over the whole slide; outlined on both.
+    """
+    height, width = overview.shape[:2]
+    figure, axes = new_figure(min(7.0, 0.46 * WIDTH * height / width + 0.4), 1, 2)
+    left, right = axes[0]
+    whole = (0, width, height, 0)
+    right.imshow(overview.mean(axis=2), cmap="gray", vmin=0, vmax=255, extent=whole, alpha=0.35)
+    place = (extent[0] * width, extent[1] * width, extent[2] * height, extent[3] * height)
+    shown = right.imshow(heat, cmap="inferno", vmin=0, vmax=1, extent=place, interpolation="nearest", alpha=0.85)
+    left.imshow(overview, extent=whole)
+    left.set_title(title)
+    right.set_title("probability of tumor")
+    for panel in (left, right):
+        panel.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+        panel.grid(False)
+        if truth is not None:
+            panel.contour(truth, [0.5], colors=[COLOURS[0]], linewidths=1.5, extent=(0, width, 0, height), origin=None)
+    figure.colorbar(shown, ax=right, fraction=0.046, pad=0.02)
     return figure
 
 

@@ -13,6 +13,7 @@ from histopath.runs import Run
 from histopath.sample import is_synthetic, sample_folder, write_sample
 from histopath.sample_gastric import gastric_folder, write_gastric
 from histopath.sample_organs import organs_folder, write_organs
+from histopath.sample_slide import slide_folder, write_slide
 from histopath.sources import find_kaggle_data
 from histopath.training import train
 
@@ -21,6 +22,7 @@ STORIES = {  # story → the sample that it is told on, where that lies, the rec
     "gastric": (write_gastric, gastric_folder, "simple_cnn"),
     "organs": (write_organs, organs_folder, "inceptionv3"),
 }
+SAMPLES = {story: entry[:2] for story, entry in STORIES.items()} | {"slide": (write_slide, slide_folder)}
 SYNTHETIC = "the embedded synthetic sample: it shows that the machinery works and says nothing about medicine"
 
 
@@ -118,6 +120,11 @@ def open_workspace(
     patches = open_patches(root, size=config.size or None, progress=progress)
     words = SYNTHETIC if is_synthetic(root) else f"the patches of {root.name}"
     return Workspace(f"{name}-{root.name}" if own else name, config, patches, words, settings)
+
+
+def synthetic_slide() -> Path:
+    """Returns the folder of the synthetic slide, which is written when it is not there; see `sample_slide`."""
+    return write_slide(slide_folder(home()))
 
 
 def _find_data(story: str) -> Path:

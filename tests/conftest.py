@@ -44,6 +44,14 @@ def run(small, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def slide(tmp_path_factory):
+    """The embedded synthetic slide, 1536×1536 pixels at PCam's resolution."""
+    from histopath.sample_slide import write_slide
+
+    return write_slide(tmp_path_factory.mktemp("data") / "slide") / "slides" / "slide.tif"
+
+
+@pytest.fixture(scope="session")
 def three(tmp_path_factory):
     """Class folders of three colours, 32×32 pixels, each image with noise of its own."""
     root, rng = tmp_path_factory.mktemp("data") / "three", np.random.default_rng(0)

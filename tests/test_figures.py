@@ -44,6 +44,7 @@ LONG = (
 )
 ORGAN_COUNTS = pd.DataFrame(RNG.integers(5, 900, (3, 9)), index=["train", "val", "holdout"], columns=ORGANS)
 ORGAN_ROCS = {f"{name}: AUC 0.97, 1,120 patches": evaluation.roc(LABELS, PROBABILITIES)[:2] for name in ORGANS}
+SLIDE, HEAT = RNG.integers(150, 255, (60, 80, 3), dtype="uint8"), RNG.random((6, 8), "float32")
 SLIDES = np.array([f"slide_{number:02d}" for number in RNG.integers(0, 16, 300)])
 
 # name → (a function that draws, the labels of the x and y axis of its first panel)
@@ -101,6 +102,11 @@ DRAWN = {
         "",
     ),
     "model_plot": (lambda: figures.model_plot([[("input", "96×96×3")], [("dense", "5")]] * 2), "", ""),
+    "slide_heatmap": (
+        lambda: figures.slide_heatmap(SLIDE, HEAT, (0.1, 0.9, 0.8, 0.1), "a.svs", truth=HEAT > 0.8),
+        "",
+        "",
+    ),
     "task_history": (lambda: figures.task_history({"organ": HISTORY, "malignancy": HISTORY}), "epoch", ""),
 }
 

@@ -1,0 +1,68 @@
+"""Many slides on many machines, by Dask. In: slides that every machine sees under the same path. Out: one row a slide.
+
+Dask rather than Ray: its scheduler and workers are plain Python processes that any machine can start, it hands the work of a
+worker that died to another one, and nothing of it is needed on one machine. A slide is one task; its folder is complete or
+goes on, so a task that is started again repeats next to nothing.
+"""
+
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from histopath.runs import Run, open_run
+
+LIVES = 5  # workers that may die over one slide before it is given up
+
+
+def each_on_cluster(address: str, run: Run, paths: list[Path], out: Path, how: dict) -> Iterator[dict]:
+    """Yields the row of every slide, in the order in which they are finished.
+
+    Args:
+        address: of a Dask scheduler (`tcp://machine:8786`), or how many worker processes to start on this machine.
+        run: a finished run; every machine reads its folder.
+        paths: the slides.
+        out: folder in which each slide gets one of its own.
+        how: as `heatmaps.score_slide` takes.
+
+    Raises:
+        ValueError: when Dask is not installed, or the scheduler does not answer.
+    """
+    try:
+        import dask
+        from distributed import Client, LocalCluster, as_completed
+    except ImportError:
+        raise ValueError("--cluster needs Dask; install it with `pip install -r requirements-cluster.txt`.") from None
+    # A worker that dies is restarted, and its slides go to the others.
+    dask.config.set({"distributed.scheduler.allowed-failures": LIVES})
+    local = LocalCluster(int(address), threads_per_worker=1, dashboard_address=None) if address.isdecimal() else None
+    try:
+        client = Client(local or address, timeout="20s")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"No Dask scheduler answers at {address} ({error}); start one with `dask scheduler`.") from None
+    try:
+        tasks = [
+            client.submit(
+                _score_one, os.fspath(run.folder), os.fspath(path), os.fspath(out), how, key=f"slide-{path}", pure=False
+            )
+            for path in paths
+        ]
+        for task in as_completed(tasks):
+            yield task.result()
+    finally:
+        client.close()
+        if local:
+            local.close()
+
+
+def _score_one(run: str, path: str, out: str, how: dict) -> dict:
+    """One task: runs in a worker."""
+    from histopath.heatmaps import score_row
+
+    return score_row(_opened(run), Path(path), Path(out), **how)
+
+
+@functools.cache
+def _opened(run: str) -> Run:
+    """A worker reads the network once."""
+    return open_run(Path(run))
