@@ -8,7 +8,7 @@ SYSTEM_RUNS = xception_nasnet simple_cnn resnet50v2 inceptionv3 xception_mobilen
 	gastric-resnet50v2 organs-organ organs-malignancy organs-organ-and-malignancy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run systems test test-fast nbval bench notebooks clean
+.PHONY: help setup run systems test test-fast nbval bench notebooks demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -44,6 +44,9 @@ notebooks: .venv/ready ## refresh the committed notebooks and the figures in ass
 	rm -rf build/notebooks && mkdir -p build/notebooks
 	HISTOPATH_HOME="$(CURDIR)/build/notebooks" $(BIN)/python -m histopath run --in-place --all
 	rm -rf assets/sample assets/sample-gastric assets/sample-organs && cp -r build/notebooks/assets/. assets
+
+demo: .venv/ready ## a web page on which a patch or a larger image is read
+	$(BIN)/python -m histopath demo
 
 clean: ## remove what the targets above wrote, but not .venv
 	rm -rf build data/sample data/sample-gastric data/sample-organs data/sample-slide data/packed runs/sample $(addprefix runs/sample-,$(SYSTEM_RUNS)) runs/notebooks submission/sample_submission.csv

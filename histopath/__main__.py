@@ -254,6 +254,23 @@ def export(run: RUN, out: Annotated[Path, typer.Option("--out", help="Folder to 
     print(f"wrote {_shown(out)}, {size / 1e6:.1f} MB")
 
 
+@app.command()
+def demo(
+    run: Annotated[
+        str, typer.Option("--run", help="Name of the run that answers; the one in the box by default.")
+    ] = "pretrained",
+    host: Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0 lets others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to serve at.")] = 7860,
+):
+    """Serve a web page on which a patch or a larger image is read."""
+    from histopath.demo import read_examples, serve
+    from histopath.runs import open_run
+    from histopath.workspace import synthetic_slide
+
+    opened = open_run(_run_folder(run, shipped=True))
+    serve(opened, read_examples(synthetic_slide()), host, port)
+
+
 @app.command("check-submission")
 def check_submission(file: Annotated[Path, typer.Argument(help="The CSV to check.")], sample: SAMPLE):
     """Check header, ids and probabilities of a submission before uploading it."""

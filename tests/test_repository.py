@@ -8,7 +8,7 @@ from conftest import PROJECT
 from histopath.__main__ import app
 
 README = (PROJECT / "README.md").read_text()
-HIDDEN = {"__pycache__", "build", "runs", "histopath.egg-info"}  # written by use, not part of the repository
+HIDDEN = {"__pycache__", "build", "runs", "slides", "histopath.egg-info"}  # written by use, not part of the repository
 
 
 def read_tree():
