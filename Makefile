@@ -8,7 +8,7 @@ SYSTEM_RUNS = xception_nasnet simple_cnn resnet50v2 inceptionv3 xception_mobilen
 	gastric-resnet50v2 organs-organ organs-malignancy organs-organ-and-malignancy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run systems test test-fast nbval bench notebooks demo clean
+.PHONY: help setup run systems test test-fast nbval bench notebooks docs html demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -44,6 +44,12 @@ notebooks: .venv/ready ## refresh the committed notebooks and the figures in ass
 	rm -rf build/notebooks && mkdir -p build/notebooks
 	HISTOPATH_HOME="$(CURDIR)/build/notebooks" $(BIN)/python -m histopath run --in-place --all
 	rm -rf assets/sample assets/sample-gastric assets/sample-organs && cp -r build/notebooks/assets/. assets
+
+docs: .venv/ready ## write docs/commands.md from the help of the command line
+	$(BIN)/typer histopath/__main__.py utils docs --name "python -m histopath" --output docs/commands.md
+
+html: .venv/ready ## the committed notebooks as web pages, in build/html
+	$(BIN)/jupyter nbconvert --to html --output-dir build/html notebooks/[0-9]*.ipynb
 
 demo: .venv/ready ## a web page on which a patch or a larger image is read
 	$(BIN)/python -m histopath demo

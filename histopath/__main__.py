@@ -271,6 +271,20 @@ def demo(
     serve(opened, read_examples(synthetic_slide()), host, port)
 
 
+@app.command("kaggle-bundle")
+def kaggle_bundle(
+    user: Annotated[str, typer.Argument(help="Your name on Kaggle.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; must not exist.")],
+    repository: Annotated[
+        str, typer.Option(help="Address of a git repository of this project; the kernel then uses the internet.")
+    ] = "",
+):
+    """Write the folders that `kaggle datasets create` and `kaggle kernels push` take."""
+    from histopath.kaggle import describe_push, write_bundle
+
+    print(describe_push(user, write_bundle(user, out, repository)))
+
+
 @app.command("check-submission")
 def check_submission(file: Annotated[Path, typer.Argument(help="The CSV to check.")], sample: SAMPLE):
     """Check header, ids and probabilities of a submission before uploading it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import histopath.equivariant  # noqa: F401, so that a saved network of it can be read
 from histopath.backend import first_line, keras
+from histopath.kaggle import find_attached
 
 KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications/"
 # Mean and standard deviation of ImageNet's red, green and blue in 0-1, as `preprocess_input(mode="torch")` uses them.
@@ -162,8 +163,11 @@ def load_weights(network: keras.Model, backbones: tuple[str, ...], weights: str)
 
 
 def _imagenet_file(backbone: str) -> Path:
-    """Keras's own download and cache of one backbone's ImageNet file."""
+    """One backbone's ImageNet file: of an attached dataset on Kaggle, else Keras's own download and cache."""
     source = BACKBONES[backbone]
+    for name in (source.url.split("/")[-1], source.file):
+        if attached := find_attached(name):
+            return attached
     try:
         return Path(keras.utils.get_file(source.file, source.url, cache_subdir="models", file_hash=source.md5))
     except Exception as error:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-KAGGLE_WORKING = Path("/kaggle/working")
+from histopath.kaggle import kaggle_folder
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ def home() -> Path:
     """
     if os.environ.get("HISTOPATH_HOME"):
         return Path(os.environ["HISTOPATH_HOME"]).resolve()
-    return KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else Path(__file__).resolve().parents[1]
+    return kaggle_folder("working") or Path(__file__).resolve().parents[1]
 
 
 def _convert(key: str, value: object) -> object:

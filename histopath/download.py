@@ -14,6 +14,7 @@ import pooch
 import requests
 import urllib3
 
+from histopath.kaggle import COMPETITION
 from histopath.packing import NO_SPACE
 from histopath.progress import progress_bar, say
 
@@ -29,7 +30,6 @@ PCAM_MD5 = {
     "camelyonpatch_level_2_split_test_y.h5.gz": "2b85f58b927af9964a4c15b8f7e8f179",
     "camelyonpatch_level_2_split_test_meta.csv": "67589e00a4a37ec317f2d1932c7502ca",
 }
-COMPETITION = "histopathologic-cancer-detection"
 KAGGLE_BYTES = 15_000_000_000  # the archive of 6.3 GB and what is in it
 ATTEMPTS = 5
 TIMEOUT = (10, 30)  # seconds to connect, and without a byte

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ import pandas as pd
 from histopath.config import home
 from histopath.decoding import check_size, silent_decoders
 from histopath.files import find_changed, locked, stamp_paths, write_text
+from histopath.kaggle import kaggle_folder
 from histopath.packing import VERSION, cleared_on_failure, make_plan, pack_pixels
 from histopath.sources import SLIDE_TABLES, Source, check_folder, read_source
 from histopath.tables import COLUMNS, join_slides, read_slides
@@ -128,7 +130,10 @@ def check_patches(patches: PatchSet) -> int:
 
 def _locate_pack(root: Path, cache: Path | str | None, size: int | None) -> Path:
     """Returns where the pack of a data folder lies: named after the folder, its path and the size of resized patches."""
-    cache = home() / "data" / "packed" if cache is None else Path(cache).expanduser().resolve()
+    if cache is None:  # what lies in Kaggle's working folder would be uploaded as output
+        room = Path(tempfile.gettempdir()) if home() == kaggle_folder("working") else home() / "data"
+        cache = room / "packed"
+    cache = Path(cache).expanduser().resolve()
     ending = f"-{size}" if size else ""
     return cache / f"{root.name or 'root'}-{hashlib.sha1(os.fsencode(root)).hexdigest()[:10]}{ending}"
 

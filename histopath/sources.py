@@ -19,10 +19,6 @@ from histopath.tables import join_slides, make_table, read_csv, read_slides, ref
 
 # `patch_id_wsi_full.csv` (columns id, wsi) is the map of patches to slides that the competition's community shares.
 SLIDE_TABLES = ("slides.csv", "patch_id_wsi_full.csv", "patch_id_wsi.csv")
-KAGGLE_INPUTS = (
-    Path("/kaggle/input/histopathologic-cancer-detection"),
-    Path("/kaggle/input/competitions/histopathologic-cancer-detection"),
-)
 PCAM_PATTERN = re.compile(r"camelyonpatch_level_2_split_(train|valid|test)_([xy])\.h5(\.gz)?")
 
 
@@ -75,11 +71,6 @@ def read_source(root: Path | str, slide_table: Path | str | None = None) -> Sour
     slide_table = slide_table or find_slide_table(root)
     table = join_slides(table, read_slides(slide_table)) if slide_table else table
     return Source(root, layout, table.reset_index(drop=True), class_names)
-
-
-def find_kaggle_data() -> Path | None:
-    """Returns the competition's folder as mounted in a Kaggle notebook, or None elsewhere."""
-    return next((folder for folder in KAGGLE_INPUTS if folder.is_dir()), None)
 
 
 def find_slide_table(root: Path) -> Path | None:

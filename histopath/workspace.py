@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from histopath.config import Config, get_config, home
+from histopath.kaggle import find_competition, kaggle_folder
 from histopath.patches import PatchSet, open_patches
 from histopath.progress import say
 from histopath.runs import Run
@@ -14,7 +15,6 @@ from histopath.sample import is_synthetic, sample_folder, write_sample
 from histopath.sample_gastric import gastric_folder, write_gastric
 from histopath.sample_organs import organs_folder, write_organs
 from histopath.sample_slide import slide_folder, write_slide
-from histopath.sources import find_kaggle_data
 from histopath.training import train
 
 STORIES = {  # story → the sample that it is told on, where that lies, the recipe that it is about
@@ -64,7 +64,9 @@ class Workspace:
 
     @property
     def submission(self) -> Path:
-        """The Kaggle CSV of this workspace."""
+        """The Kaggle CSV of this workspace; on Kaggle itself it has the place and name that are expected there."""
+        if self.name == "full" and home() == kaggle_folder("working"):
+            return home() / "submission.csv"
         return home() / "submission" / f"{self.name}_submission.csv"
 
     @property
@@ -128,7 +130,7 @@ def synthetic_slide() -> Path:
 
 
 def _find_data(story: str) -> Path:
-    found = find_kaggle_data() if story == "pcam" else None
+    found = find_competition() if story == "pcam" else None
     if found is None:
         place = "the competition's data and found none under /kaggle/input" if story == "pcam" else f"the {story} data"
         raise FileNotFoundError(f"The full preset needs {place}; name its folder, as in `make run PRESET=full DATA=FOLDER`.")

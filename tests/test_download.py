@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from histopath import download
-from histopath.download import COMPETITION, download_kaggle, download_pcam
+from histopath.download import download_kaggle, download_pcam
+from histopath.kaggle import COMPETITION
 
 CONTENT = {name: np.random.default_rng(number).bytes(300_000) for number, name in enumerate(("a.h5.gz", "b.h5.gz", "c.csv"))}
 MD5 = {name: hashlib.md5(content).hexdigest() for name, content in CONTENT.items()}

@@ -1,6 +1,8 @@
 """What a reader is told about the repository is true."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 from conftest import PROJECT
@@ -71,3 +73,10 @@ def test_the_synthetic_sample_is_called_synthetic_wherever_it_is_scored():
     for name in ("README.md", "MODEL_CARD.md", "data/README.md"):
         text = " ".join((PROJECT / name).read_text().split())
         assert "synthetic" in text and "nothing about medicine" in text
+
+
+def test_the_commands_are_documented_as_their_help_says(tmp_path):
+    how = [sys.executable, "-m", "typer", "histopath/__main__.py", "utils", "docs", "--name", "python -m histopath"]
+    subprocess.run([*how, "--output", tmp_path / "commands.md"], cwd=PROJECT, check=True, capture_output=True)
+    written = (PROJECT / "docs" / "commands.md").read_text()
+    assert written == (tmp_path / "commands.md").read_text(), "run `make docs`"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histopath.sources import find_kaggle_data, read_source
+from histopath.sources import read_source
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PCAM_NAME = "camelyonpatch_level_2_split_{}_{}.h5"
@@ -300,11 +300,6 @@ def test_a_full_size_table_is_read_in_seconds(tmp_path):
     started = time.perf_counter()
     assert len(read_source(root).table) == 30_000
     assert time.perf_counter() - started < 5  # 0.2 s on two idle cores
-
-
-def test_kaggle_data_is_found_only_on_kaggle():
-    found = find_kaggle_data()
-    assert found is None or found.is_dir()
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared real data is not here")

@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 
-from histopath import workspace
 from histopath.workspace import SYNTHETIC, open_workspace
 
 
@@ -50,8 +49,3 @@ def test_the_other_stories_have_samples_recipes_and_names_of_their_own(at_home, 
     assert open_workspace(story=story, epochs=7).configure("compact", epochs=3).epochs == 7
     with pytest.raises(FileNotFoundError, match=f"needs the {story} data"):
         open_workspace("full", story=story)
-
-
-def test_on_kaggle_the_competition_is_found(at_home, monkeypatch):
-    monkeypatch.setattr(workspace, "find_kaggle_data", lambda: at_home / "data" / "sample")
-    assert open_workspace("full", weights="none").patches.root == at_home / "data" / "sample"
