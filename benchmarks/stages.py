@@ -98,16 +98,20 @@ def read_ours(job: Job) -> float:
 # Feeding: what a step is given, read, shuffled, augmented and scaled
 
 
-def generator(job: Job):
-    """System 1's ImageDataGenerator, on Kaggle's table of files."""
+def classic_augmentation():
+    """System 1's ImageDataGenerator."""
     from keras.src.legacy.preprocessing.image import ImageDataGenerator  # that of `tf.keras`, without TensorFlow
 
-    files, labels = list_files(job)
-    table = pd.DataFrame({"path": files, "label": labels.astype(str)})
     augmentation = {"rotation_range": 180, "zoom_range": 0.4, "width_shift_range": 0.3, "height_shift_range": 0.3}
     augmentation |= {"shear_range": 0.3, "channel_shift_range": 0.3, "horizontal_flip": True, "vertical_flip": True}
-    flow = ImageDataGenerator(rescale=1 / 255, **augmentation)
-    return flow.flow_from_dataframe(
+    return ImageDataGenerator(rescale=1 / 255, **augmentation)
+
+
+def generator(job: Job):
+    """It, on Kaggle's table of files."""
+    files, labels = list_files(job)
+    table = pd.DataFrame({"path": files, "label": labels.astype(str)})
+    return classic_augmentation().flow_from_dataframe(
         table, x_col="path", y_col="label", target_size=(96, 96), class_mode="binary", batch_size=job.batch, seed=0
     )
 

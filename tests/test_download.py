@@ -1,5 +1,6 @@
 """Downloads against a real server on this machine that cuts, stalls, corrupts, forgets ranges and sends web pages."""
 
+import gzip
 import hashlib
 import http.server
 import io
@@ -10,12 +11,14 @@ import threading
 import time
 import zipfile
 
+import h5py
 import numpy as np
 import pytest
 
 from histopath import download
 from histopath.download import download_kaggle, download_pcam
 from histopath.kaggle import COMPETITION
+from histopath.patches import open_patches
 
 CONTENT = {name: np.random.default_rng(number).bytes(300_000) for number, name in enumerate(("a.h5.gz", "b.h5.gz", "c.csv"))}
 MD5 = {name: hashlib.md5(content).hexdigest() for name, content in CONTENT.items()}
@@ -23,13 +26,13 @@ TIMEOUT = (1, 0.5)
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `CONTENT`, and misbehaves as told: file name → what to do at each request, in turn."""
+    """Serves `content`, and misbehaves as told: file name → what to do at each request, in turn."""
 
     daemon_threads = True
 
     def __init__(self, port=0):
         super().__init__(("127.0.0.1", port), Handler)
-        self.tricks, self.asked = {}, []
+        self.tricks, self.asked, self.content = {}, [], CONTENT
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -54,13 +57,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(200 if trick == "fine" else trick, archive.getvalue() if trick == "fine" else b"{}", "application/zip")
 
     def do_GET(self):
-        """A file of `CONTENT`, as the next trick has it."""
+        """A file of the content, as the next trick has it."""
         name = self.path.rsplit("/", 1)[1]
         start = int((re.findall(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0])[0])
         self.server.asked.append((name, start))
         tricks = self.server.tricks.get(name) or ["fine"]
         trick = tricks.pop(0)
-        body = CONTENT.get(name, b"")
+        body = self.server.content.get(name, b"")
         if isinstance(trick, int):
             self.answer(trick, b"")
         elif trick == "page":
@@ -196,6 +199,24 @@ def test_a_full_disk_is_said_and_what_came_is_kept(server, tmp_path):
     assert 0 < (tmp_path / ".a.h5.gz.part").stat().st_size <= 150_000
     fetch(server, tmp_path)
     assert is_whole(tmp_path, "a.h5.gz")
+
+
+def test_what_came_is_packed_as_it_is(server, tmp_path):
+    pixels = {part: np.random.default_rng(len(part)).integers(0, 256, (4, 96, 96, 3), "uint8") for part in ("train", "valid")}
+    server.content = {}
+    for part, images in pixels.items():
+        for kind, values in (("x", images), ("y", np.array([0, 1, 1, 0], "uint8").reshape(4, 1, 1, 1))):
+            stream = io.BytesIO()
+            with h5py.File(stream, "w") as file:
+                file[kind] = values
+            server.content[f"camelyonpatch_level_2_split_{part}_{kind}.h5.gz"] = gzip.compress(stream.getvalue())
+    checksums = {name: hashlib.md5(content).hexdigest() for name, content in server.content.items()}
+    assert set(checksums) < set(download.PCAM_MD5)
+    server.tricks["camelyonpatch_level_2_split_train_x.h5.gz"] = ["fine", "cuts", "fine"]
+    download_pcam(tmp_path / "pcam", server.url, checksums, TIMEOUT)
+    packed = open_patches(tmp_path / "pcam", cache=tmp_path / "cache", progress=False)
+    np.testing.assert_array_equal(packed.images, np.concatenate([pixels["train"], pixels["valid"]]))
+    assert packed.table["label"].tolist() == [0, 1, 1, 0] * 2
 
 
 @pytest.fixture
