@@ -23,11 +23,11 @@ systems: .venv/ready ## run the notebooks on the other systems: 06 compares, 07 
 	$(BIN)/python -m histopath run --only 06_compare --only 07_gastric --only 08_organs
 
 test: test-style .venv/ready-dev ## everything that must hold: ruff, pytest, nbval
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 	$(MAKE) --no-print-directory nbval
 
 test-fast: test-style .venv/ready-dev ## ruff and the tests that take no more than seconds each
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-style: .venv/ready-dev
 	$(BIN)/ruff check .
