@@ -172,8 +172,10 @@ RECIPES = {
         "learning_rate": 1e-3,
         "sample": {},
         "full": {
+            "val_fraction": 0.06,
+            "holdout_fraction": 0.02,
             "batch_size": 64,
-            "epochs": 4,
+            "epochs": 6,
             "unfreeze_epoch": 2,
             "ema_momentum": 0.99,
             "weights": "imagenet",
