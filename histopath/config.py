@@ -175,7 +175,7 @@ RECIPES = {
             "val_fraction": 0.06,
             "holdout_fraction": 0.02,
             "batch_size": 64,
-            "epochs": 6,
+            "epochs": 8,
             "unfreeze_epoch": 2,
             "ema_momentum": 0.99,
             "weights": "imagenet",
