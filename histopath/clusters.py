@@ -12,7 +12,7 @@ from pathlib import Path
 
 from histopath.runs import Run, open_run
 
-LIVES = 5  # workers that may die over one slide before it is given up
+LIVES = 5  # workers that may die over a slide; with the next it is given up
 
 
 def each_on_cluster(address: str, run: Run, paths: list[Path], out: Path, how: dict) -> Iterator[dict]:
@@ -25,12 +25,15 @@ def each_on_cluster(address: str, run: Run, paths: list[Path], out: Path, how: d
         out: folder in which each slide gets one of its own.
         how: as `heatmaps.score_slide` takes.
 
+    Yields:
+        As `heatmaps.score_row`; of a slide over which too many workers died, `slide` and `error` alone.
+
     Raises:
         ValueError: when Dask is not installed, or the scheduler does not answer.
     """
     try:
         import dask
-        from distributed import Client, LocalCluster, as_completed
+        from distributed import Client, KilledWorker, LocalCluster, as_completed
     except ImportError:
         raise ValueError("--cluster needs Dask; install it with `pip install -r requirements-cluster.txt`.") from None
     # A worker that dies is restarted, and its slides go to the others.
@@ -41,21 +44,20 @@ def each_on_cluster(address: str, run: Run, paths: list[Path], out: Path, how: d
     except (OSError, ValueError) as error:
         raise ValueError(f"No Dask scheduler answers at {address} ({error}); start one with `dask scheduler`.") from None
     try:
-        tasks = [
-            client.submit(
-                _score_one, os.fspath(run.folder), os.fspath(path), os.fspath(out), how, key=f"slide-{path}", pure=False
-            )
-            for path in paths
-        ]
+        places = os.fspath(run.folder), os.fspath(out), how
+        tasks = {client.submit(_score_one, os.fspath(path), *places, key=f"slide-{path}", pure=False): path for path in paths}
         for task in as_completed(tasks):
-            yield task.result()
+            try:
+                yield task.result()
+            except KilledWorker:
+                yield {"slide": tasks[task].name, "error": f"{LIVES + 1} workers died over it; look whether memory ran out."}
     finally:
         client.close()
         if local:
             local.close()
 
 
-def _score_one(run: str, path: str, out: str, how: dict) -> dict:
+def _score_one(path: str, run: str, out: str, how: dict) -> dict:
     """One task: runs in a worker."""
     from histopath.heatmaps import score_row
 

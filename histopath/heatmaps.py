@@ -40,6 +40,7 @@ from histopath.style import export
 
 STRIDE = 48  # patch pixels between tiles: half of one overlaps the next
 CELL = 8  # pixels of a tile's place in `heatmap.tif`
+UNSCORED = {"slide": "", "tiles": 0, "score": np.nan, "tumour_share": np.nan, "error": ""}
 EVERY = 16  # batches after which what is predicted is on the disk
 
 
@@ -272,7 +273,7 @@ def score_slides(
     rows = each_on_cluster(cluster, run, paths, out, how) if cluster else (score_row(run, path, out, **how) for path in paths)
     order, done = [path.name for path in paths], {}
     for row in rows:
-        done[row["slide"]] = row
+        row = done[row["slide"]] = UNSCORED | row
         log(f"{row['slide']}: {row['error'] or _describe_row(row)}")
         table = pd.DataFrame([done[name] for name in order if name in done])
         write_table(out / "slides.csv", table)
@@ -281,7 +282,7 @@ def score_slides(
 
 def score_row(run: Run, path: Path, out: Path, **how) -> dict:
     """Scores one slide into its folder under `out`; gives its row of `slides.csv`, with the error that it ended in."""
-    row = {"slide": path.name, "tiles": 0, "score": np.nan, "tumour_share": np.nan, "error": ""}
+    row = UNSCORED | {"slide": path.name}
     try:
         numbers = score_slide(run, path, out / path.stem, **how)
         return row | {key: numbers[key] for key in ("tiles", "score", "tumour_share")}

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from histopath import clusters
 from histopath.heatmaps import score_slides
 
 pytestmark = pytest.mark.slow
@@ -53,6 +55,23 @@ def test_a_killed_worker_loses_nothing_and_repeats_nothing(run, slides, tmp_path
         scores = pd.read_csv(tmp_path / "out" / name / "scores.csv")
         assert not scores.duplicated(["x", "y"]).any() and len(scores) == alone["tiles"][0]
     assert all(path.stat().st_mtime_ns == when for path, when in finished.items()), "a finished slide was done again"
+
+
+def test_a_slide_that_kills_its_workers_stops_no_other(run, slides, tmp_path, monkeypatch):
+    monkeypatch.setattr(clusters, "LIVES", 0)
+
+    def kill_at_work():
+        while not (tmp_path / "out" / "a").is_dir():
+            time.sleep(0.05)
+        os.kill(workers_of(os.getpid())[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_at_work)
+    killer.start()
+    how = {"cluster": "1", "stride": 64, "progress": False, "log": lambda line: None}
+    table = score_slides(run, [slides / "a.tif", slides / "broken.tif"], tmp_path / "out", **how).set_index("slide")
+    killer.join()
+    assert "1 workers died over it" in table.loc["a.tif", "error"] and "not a slide" in table.loc["broken.tif", "error"]
+    assert not (tmp_path / "out" / "a" / "slide.json").exists()
 
 
 def test_no_scheduler_is_one_sentence(run, slides, tmp_path):
