@@ -122,7 +122,14 @@ def refusal(root: Path, cache: Path, **options) -> str:
 
 def start_slow_packing(root: Path, cache: Path, seconds_a_patch: float, *size: str) -> subprocess.Popen:
     command = [sys.executable, "-c", SLOW_PACKING, str(root), str(cache), str(seconds_a_patch), *size]
-    return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job would ignore it
+    )
 
 
 def wait_for_chunk(process: subprocess.Popen, cache: Path) -> Path:
