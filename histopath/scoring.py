@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from histopath.equivariant import answers_views_alike
 from histopath.files import write_table
 from histopath.inference import predict, predict_heads
 from histopath.multiclass import class_table, describe_classes, evaluate_task
@@ -60,7 +61,8 @@ def score_run(
     about |= {"synthetic": is_synthetic(patches.root), "views": views}
     if shifts:
         labels = tasks[0].answers(rows["label"])
-        table = shifted_aucs(run.network, patches.images, rows["row"].to_numpy(), labels, run.config.predict_batch)
+        known = answers[0] if views == 1 or answers_views_alike(run.network) else None
+        table = shifted_aucs(run.network, patches.images, rows["row"].to_numpy(), labels, run.config.predict_batch, known)
         about["shifts"] = table.to_dict("list")
     said = about | (scores[tasks[0].name] if len(tasks) == 1 else {"tasks": scores})
     if figures:

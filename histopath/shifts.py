@@ -64,7 +64,9 @@ class ShiftedPatches:
         return self.change(self.images[rows], self.severity)
 
 
-def shifted_aucs(network, images: np.ndarray, rows: np.ndarray, labels: np.ndarray, batch_size: int = 64) -> pd.DataFrame:
+def shifted_aucs(
+    network, images: np.ndarray, rows: np.ndarray, labels: np.ndarray, batch_size: int = 64, unchanged: np.ndarray | None = None
+) -> pd.DataFrame:
     """Scores one view of the same patches under every change and severity, with the first, or only, output of a network.
 
     Args:
@@ -73,12 +75,13 @@ def shifted_aucs(network, images: np.ndarray, rows: np.ndarray, labels: np.ndarr
         rows: which of them are scored, (N,).
         labels: class numbers (N,).
         batch_size: patches in one step.
+        unchanged: what the network says of one view of the unchanged patches, where that is known; None to ask it.
 
     Returns:
         The AUC (mean over the classes where there are more than two): index the severity, 0 unchanged, one column a change.
     """
-    unchanged = mean_auc(labels, predict(network, images, rows, 1, batch_size))
-    table = pd.DataFrame({name: unchanged for name in SHIFTS}, index=pd.Index(SEVERITIES, name="severity"))
+    first = mean_auc(labels, predict(network, images, rows, 1, batch_size) if unchanged is None else unchanged)
+    table = pd.DataFrame({name: first for name in SHIFTS}, index=pd.Index(SEVERITIES, name="severity"))
     for name, change in SHIFTS.items():
         for severity in SEVERITIES[1:]:
             p = predict(network, ShiftedPatches(images, change, severity), rows, 1, batch_size)

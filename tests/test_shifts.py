@@ -45,3 +45,5 @@ def test_the_table_starts_at_the_unchanged_auc_and_hard_changes_cost(run, small)
     assert list(table.index) == list(SEVERITIES) and list(table.columns) == list(SHIFTS)
     assert (table.loc[0] == auc(labels, predict(run.network, small.images, rows, 1))).all()
     assert table.loc[4].min() < table.loc[0].iloc[0]
+    known = predict(run.network, small.images, rows, 1)
+    assert shifted_aucs(run.network, small.images, rows, labels, unchanged=known).equals(table)

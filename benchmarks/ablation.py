@@ -1,0 +1,163 @@
+"""What each ingredient of `compact` is worth: few patches, the whole schedule, several seeds, patches of other stains.
+
+    python benchmarks/ablation.py FIT SHIFTED [--patches N] [--seeds 0,1] [--only NAME,…] [--out FOLDER]
+    python benchmarks/ablation.py FIT SHIFTED --table [--out FOLDER]
+
+FIT and SHIFTED are what `shifted.py` made of PCam's training patches. Every seed draws its own patches of FIT, and all variants
+of a seed see the same ones. What is finished is kept, so that several processes, each with its own seeds, fill one table.
+"""
+
+import argparse
+import time
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from classic import draw
+from sklearn.metrics import roc_auc_score
+
+from histopath import models, training
+from histopath.backend import keras
+from histopath.batches import Batches
+from histopath.config import get_config
+from histopath.equivariant import ORIENTATIONS
+from histopath.inference import predict
+from histopath.intervals import delong_difference
+from histopath.patches import PatchSet, open_patches
+
+FIRST = "compact"
+VARIANTS = {  # name → settings that differ from the recipe
+    FIRST: {},
+    "ordinary convolutions": {"model": "plain"},
+    "no residual pair in the first stage, 18 epochs": {"model": "light", "epochs": 18},
+    "mean and maximum over places": {"model": "peak"},
+    "squeeze-and-excitation": {"model": "squeeze"},
+    "no stain jitter": {"stain": 0.0},
+    "twice the stain jitter": {"stain": 0.4},
+    "no weight average": {"ema_momentum": 0.0},
+    "mixing of patches": {"mixing": 0.2},
+    "no label smoothing": {"label_smoothing": 0.0},
+    "no shift": {"shift": 0},
+    "a third of the rate": {"learning_rate": 1e-3},
+    "light and focus": {"light": 0.2, "focus": 1.0},
+    "dropout": {"dropout": 0.3},
+}
+
+
+def build(
+    size: int, heads, dropout: float, frozen: bool, pairs=(1, 1, 1, 1), plain: bool = False, squeeze: bool = False, peak=False
+):
+    """`models.compact` with parts of it changed."""
+    inputs = keras.Input((size, size, 3), dtype="uint8", name="patch")
+    x = models.scaled(inputs, "[-1, 1]")
+    block = _ordinary if plain else models._oriented
+    for number, (width, pair) in enumerate(zip((4, 8, 16, 32), pairs, strict=True)):
+        x = block(x, width, side=4, strides=2, lifting=number == 0)
+        if pair:
+            y = block(block(x, width), width)
+            x = keras.layers.Add()([x, _squeezed(y) if squeeze else y])
+    features = _pooled(keras.layers.GlobalAveragePooling2D()(x), plain)
+    if peak:
+        features = keras.layers.Concatenate()([features, _pooled(keras.layers.GlobalMaxPooling2D()(x), plain)])
+    return keras.Model(inputs, models._answers(keras.layers.Dropout(dropout)(features), heads), name="compact")
+
+
+def _ordinary(x, width: int, side: int = 3, strides: int = 1, lifting: bool = False):
+    """As many maps, each with a kernel of its own; AdamW's usual start in place of the one that p4m needs."""
+    x = keras.layers.Conv2D(8 * width, side, strides, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+    return keras.layers.Activation("gelu")(keras.layers.BatchNormalization(momentum=0.9)(x))
+
+
+def _pooled(x, plain: bool):
+    return x if plain else keras.layers.GlobalAveragePooling1D()(keras.layers.Reshape((ORIENTATIONS, -1))(x))
+
+
+def _squeezed(x):
+    """A gate a channel, from the mean over places and orientations (Hu et al. 2018, arXiv:1709.01507); all views stay alike."""
+    width = x.shape[-1] // ORIENTATIONS
+    gate = _pooled(keras.layers.GlobalAveragePooling2D()(x), plain=False)
+    gate = keras.layers.Dense(max(4, width // 4), activation="gelu")(gate)
+    gate = keras.layers.Dense(width, activation="sigmoid")(gate)
+    return keras.layers.Multiply()([x, keras.layers.Concatenate()([gate] * ORIENTATIONS)[:, None, None]])
+
+
+class MixedBatches(Batches):
+    """Each patch mixed with another of its batch, and their answers (Zhang et al. 2018, arXiv:1710.09412)."""
+
+    def __getitem__(self, index):
+        patches, targets = super().__getitem__(index)
+        random = np.random.default_rng((self.seed, self.epoch, index))
+        share = random.beta(self.strength, self.strength, len(patches)).astype("float32")
+        other, of_pixels = random.permutation(len(patches)), share[:, None, None, None]
+        mixed = of_pixels * patches + (1 - of_pixels) * patches[other]
+        return np.round(mixed).astype("uint8"), share[:, None] * targets + (1 - share[:, None]) * targets[other]
+
+
+NETWORKS = {"plain": {"plain": True}, "light": {"pairs": (0, 1, 1, 1)}, "peak": {"peak": True}, "squeeze": {"squeeze": True}}
+
+
+def folder_name(name: str, seed: int) -> str:
+    """Where a variant of a seed is kept."""
+    return f"{name.replace(',', '').replace(' ', '-')}-{seed}"
+
+
+def measure(name: str, seed: int, fit: PatchSet, shifted: PatchSet, count: int, folder: Path) -> None:
+    """Trains one variant from one seed and keeps its probabilities of SHIFTED."""
+    settings = dict(VARIANTS[name])
+    MixedBatches.strength = settings.pop("mixing", 0.0)
+    training.Batches = MixedBatches if MixedBatches.strength else Batches
+    settings = {"val_fraction": 0.1, "holdout_fraction": 0.02, "norm_patches": 512, "patience": 99, "seed": seed} | settings
+    started = time.perf_counter()
+    run = training.train(draw(fit, count, seed), get_config("full", "compact", settings), folder)
+    p = predict(run.network, shifted.images, views=8, batch_size=64)
+    np.savez(folder / "shifted.npz", p=p, seconds=time.perf_counter() - started, val=run.metrics["tasks"]["label"]["val"]["auc"])
+
+
+def table(shifted: PatchSet, out: Path) -> str:
+    """The AUC of every variant on SHIFTED, and what it gives against the first on the same patches and seeds."""
+    labels, rows = shifted.table["label"].to_numpy(), []
+    for name in VARIANTS:
+        files = sorted(out.glob(folder_name(name, "*") + "/shifted.npz"))
+        runs = [np.load(file) for file in files]
+        first = [np.load(out / folder_name(FIRST, file.parent.name.rsplit("-")[-1]) / file.name) for file in files]
+        pairs = [delong_difference(labels, run["p"], one["p"]) for run, one in zip(runs, first, strict=True)]
+        if not runs:
+            continue
+        mean = np.mean([pair[0] for pair in pairs])
+        half = np.mean([(pair[2] - pair[1]) / 2 for pair in pairs])  # the same patches in each seed
+        aucs = [
+            ", ".join(f"{value:.3f}" for value in of)
+            for of in ([run["val"] for run in runs], [roc_auc_score(labels, run["p"]) for run in runs])
+        ]
+        against = "" if name == FIRST else f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
+        minutes = np.mean([run["seconds"] for run in runs]) / 60
+        rows.append((name, *aucs, against, f"{minutes:.0f}"))
+    header = ("variant", "AUC on val, a seed each", "AUC on other stains, a seed each", "more than the first (DeLong)", "minutes")
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *rows))
+
+
+def main() -> None:
+    """Trains what is missing, or prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("fit", type=Path)
+    parser.add_argument("shifted", type=Path)
+    parser.add_argument("--patches", type=int, default=2300)
+    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--only", help="variants, separated by semicolons; all without it")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("build/ablation"))
+    arguments = parser.parse_args()
+    fit, shifted = open_patches(arguments.fit), open_patches(arguments.shifted)
+    for model, parts in NETWORKS.items():
+        models.REGISTRY[model] = models.Entry(partial(build, **parts), "ours", dropout=0.0)
+    names = VARIANTS if not arguments.only else arguments.only.split(";")
+    for name, seed in product(names, map(int, arguments.seeds.split(","))):
+        if not arguments.table and not (arguments.out / folder_name(name, seed) / "shifted.npz").is_file():
+            print(f"{name}, seed {seed}", flush=True)
+            measure(name, seed, fit, shifted, arguments.patches, arguments.out / folder_name(name, seed))
+    print(table(shifted, arguments.out))
+
+
+if __name__ == "__main__":
+    main()
