@@ -18,16 +18,17 @@ from classic import draw
 from sklearn.metrics import roc_auc_score
 
 from histopath import models, training
-from histopath.backend import keras
+from histopath.backend import keras, ops
 from histopath.batches import Batches
 from histopath.config import get_config
 from histopath.equivariant import ORIENTATIONS
 from histopath.inference import predict
 from histopath.intervals import delong_difference
+from histopath.optimizer import FlatAdam
 from histopath.patches import PatchSet, open_patches
 
 FIRST = "compact"
-VARIANTS = {  # name → settings that differ from the recipe
+VARIANTS = {  # name → settings that differ from the recipe; Adam where no optimizer is named
     FIRST: {},
     "ordinary convolutions": {"model": "plain"},
     "no residual pair in the first stage, 18 epochs": {"model": "light", "epochs": 18},
@@ -42,15 +43,29 @@ VARIANTS = {  # name → settings that differ from the recipe
     "a third of the rate": {"learning_rate": 1e-3},
     "light and focus": {"light": 0.2, "focus": 1.0},
     "dropout": {"dropout": 0.3},
+    "optical density in place of brightness": {"model": "density"},
+    "optical density, standardised in each patch": {"model": "standard"},
+    "weight decay": {"decay": 0.05},
+    "three times the rate": {"learning_rate": 1e-2},
+    "Muon": {"optimizer": "muon"},
+    "Muon, three times the rate": {"optimizer": "muon", "learning_rate": 1e-2},
+    "Muon, twice the stain jitter": {"optimizer": "muon", "stain": 0.4},
+    "Muon, light and focus": {"optimizer": "muon", "light": 0.2, "focus": 1.0},
+    "Muon, no residual pair in the first stage, 18 epochs": {"optimizer": "muon", "model": "light", "epochs": 18},
+    "Muon, ordinary convolutions": {"optimizer": "muon", "model": "plain"},
 }
 
 
 def build(
-    size: int, heads, dropout: float, frozen: bool, pairs=(1, 1, 1, 1), plain: bool = False, squeeze: bool = False, peak=False
+    size, heads, dropout, frozen, pairs=(1, 1, 1, 1), plain=False, squeeze=False, peak=False, density=False, standard=False
 ):
     """`models.compact` with parts of it changed."""
     inputs = keras.Input((size, size, 3), dtype="uint8", name="patch")
     x = models.scaled(inputs, "[-1, 1]")
+    if density or standard:  # of what is stained, on the scale of the brightness: white is -1
+        x = -2 * ops.log((ops.cast(inputs, "float32") + 1) / 256) - 1
+    if standard:
+        x = keras.layers.GroupNormalization(3, epsilon=0.02, center=False, scale=False)(x)
     block = _ordinary if plain else models._oriented
     for number, (width, pair) in enumerate(zip((4, 8, 16, 32), pairs, strict=True)):
         x = block(x, width, side=4, strides=2, lifting=number == 0)
@@ -94,7 +109,16 @@ class MixedBatches(Batches):
         return np.round(mixed).astype("uint8"), share[:, None] * targets + (1 - share[:, None]) * targets[other]
 
 
-NETWORKS = {"plain": {"plain": True}, "light": {"pairs": (0, 1, 1, 1)}, "peak": {"peak": True}, "squeeze": {"squeeze": True}}
+class DecayingAdam(FlatAdam):
+    """With decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101), of all weights."""
+
+    def _update(self, variables, gradient, rate, *others):
+        for weight in variables[3:]:
+            weight.assign(weight * (1 - self.decay * rate))
+        super()._update(variables, gradient, rate, *others)
+
+
+NETWORKS = {"light": {"pairs": (0, 1, 1, 1)}} | {key: {key: True} for key in ("plain", "peak", "squeeze", "density", "standard")}
 
 
 def folder_name(name: str, seed: int) -> str:
@@ -107,7 +131,16 @@ def measure(name: str, seed: int, fit: PatchSet, shifted: PatchSet, count: int, 
     settings = dict(VARIANTS[name])
     MixedBatches.strength = settings.pop("mixing", 0.0)
     training.Batches = MixedBatches if MixedBatches.strength else Batches
-    settings = {"val_fraction": 0.1, "holdout_fraction": 0.02, "norm_patches": 512, "patience": 99, "seed": seed} | settings
+    DecayingAdam.decay = settings.pop("decay", 0.0)
+    training.FlatAdam = DecayingAdam if DecayingAdam.decay else FlatAdam
+    settings = {
+        "optimizer": "adam",
+        "val_fraction": 0.1,
+        "holdout_fraction": 0.02,
+        "norm_patches": 512,
+        "patience": 99,
+        "seed": seed,
+    } | settings
     started = time.perf_counter()
     run = training.train(draw(fit, count, seed), get_config("full", "compact", settings), folder)
     p = predict(run.network, shifted.images, views=8, batch_size=64)

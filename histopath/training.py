@@ -35,7 +35,7 @@ from histopath.inference import check_size, predict_heads
 from histopath.models import REGISTRY, build_model, freeze_backbones
 from histopath.multiclass import evaluate_task, mean_auc
 from histopath.normalisation import norm_layers, reestimate_norm
-from histopath.optimizer import FlatAdam
+from histopath.optimizer import FlatAdam, kernel_channels
 from histopath.organs import read_tasks
 from histopath.patches import PatchSet
 from histopath.progress import say
@@ -234,7 +234,8 @@ class Session(keras.callbacks.Callback):
         rate = keras.optimizers.schedules.CosineDecay(
             0.0, max(1, steps - warm), warmup_target=config.learning_rate, warmup_steps=warm
         )
-        self.adam = FlatAdam(rate, clip_norm=config.clip_norm, ema_momentum=config.ema_momentum)
+        channels = kernel_channels(self.network) if config.optimizer == "muon" else None
+        self.adam = FlatAdam(rate, clip_norm=config.clip_norm, ema_momentum=config.ema_momentum, channels=channels)
         sigmoids = [output.shape[1] == 1 for output in self.network.outputs]
         self.trainer.compile(
             self.adam,
