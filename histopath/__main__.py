@@ -201,7 +201,8 @@ def ensemble(
     patches = open_patches(data)
     table = ensemble_table(members, patches, out, views, progress=True)
     scores = score_ensemble(members, patches, table)
-    print("no labelled patch that no member learned from, so no score" if scores is None else scores.round(3).to_string())
+    unscored = "no labelled patches of both classes that no member learned from, so no score"
+    print(unscored if scores is None else scores.round(3).to_string())
     print(f"wrote {len(table):,} probabilities of {len(members)} runs and their means to {out}")
 
 
@@ -216,21 +217,25 @@ def slide(
     labels: Annotated[Path | None, typer.Option("--labels", help="CSV slide,label: the ROC of the slides' scores.")] = None,
     cluster: Annotated[str, typer.Option(help="Address of a Dask scheduler, or a number of workers on this machine.")] = "",
 ):
-    """Lay a network over whole slides: heatmaps, scores, regions for QuPath; goes on where it was interrupted."""
-    from histopath.heatmaps import list_slides, rank_slides, score_slides
+    """Lay a network over whole slides: heatmaps, scores, regions for QuPath; goes on where it was interrupted.
+
+    A slide that cannot be read stops no other: slides.csv says what is wrong with it, and the status is 0 if one was written.
+    """
+    from histopath.heatmaps import list_slides, rank_slides, read_labels, score_slides
     from histopath.runs import open_run
 
-    if stride < 8 or views not in (1, 8):
-        raise ValueError(f"--stride takes 8 pixels or more and --views 1 or 8; got {stride} and {views}.")
+    if not 8 <= stride <= 960 or views not in (1, 8):
+        raise ValueError(f"--stride takes 8-960 pixels and --views 1 or 8; got {stride} and {views}.")
+    given = None if labels is None else read_labels(labels)
     opened, slides = open_run(_run_folder(run, shipped=True)), list_slides(path)
     out = out or home() / "slides" / opened.folder.name
     table = score_slides(opened, slides, out, stride=stride, views=views, microns_per_pixel=microns, cluster=cluster)
-    if labels:
-        print(f"{rank_slides(table, labels, out / 'roc.png')}; drawn in {_shown(out / 'roc.png')}")
     failed = int((table["error"] != "").sum())
     print(f"wrote {len(table) - failed} of {len(table)} slides to {_shown(out)}")
     if failed == len(table):
         raise ValueError(table["error"].iloc[0])
+    if given is not None:
+        print(f"{rank_slides(table, given, out / 'roc.png')}; drawn in {_shown(out / 'roc.png')}")
 
 
 @app.command()
@@ -268,6 +273,8 @@ def demo(
     from histopath.workspace import synthetic_slide
 
     opened = open_run(_run_folder(run, shipped=True))
+    if not 0 < port < 65536:
+        raise ValueError(f"--port takes a number of 1-65535, and got {port}.")
     serve(opened, read_examples(synthetic_slide()), host, port)
 
 
@@ -371,10 +378,17 @@ def main() -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("HISTOPATH_TRACEBACK"):
             raise
-        _stop(" ".join(str(error).split()), 2)
+        _stop(_sentence(error), 2)
     if status == 130:
         _stop(INTERRUPTED, 130)
     sys.exit(status or 0)
+
+
+def _sentence(error: Exception) -> str:
+    """What is said of an error; those of the system name a file and no cure."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)} cannot be used ({error.strerror}); look what is there, or name another path."
+    return " ".join(str(error).split())
 
 
 def _stop(sentence: str, status: int) -> None:
@@ -400,7 +414,7 @@ def _run_folder(name: str, shipped: bool = False) -> Path:
         from histopath.pretrained import FOLDER
 
         if not shipped:
-            raise ValueError("pretrained is the name of the network in the box; give your run another --run NAME.")
+            raise ValueError("pretrained is the network in the box, which only answers; name another run with --run.")
         if not FOLDER.is_dir():
             raise FileNotFoundError(f"{FOLDER} is missing, which holds the network in the box; restore it from the repository.")
         return FOLDER

@@ -3,6 +3,8 @@
 import base64
 import html
 import os
+import signal
+import socket
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +16,18 @@ import numpy as np
 import pandas as pd
 import tifffile
 
+from histopath.config import MICRONS_PER_PIXEL
 from histopath.pretrained import FOLDER
+from histopath.progress import say
 from histopath.readings import Reading, read_tissue
 from histopath.runs import Run
 from histopath.sample_slide import MASK, slide_file
-from histopath.slides import MICRONS_PER_PIXEL
 from histopath.uploads import FORMATS, MOST_BYTES, read_upload
 
 WIDEST = 1400  # pixels of a shown image
 ENLARGED = 480  # pixels of a shown patch
 EXAMPLE = 480  # pixels of the larger example
+START = "<p class=said>Drop an image at the left, or choose an example. The answer stands here.</p>"
 NOT_A_DEVICE = "A research tool, <b>not a medical device</b>: it must not be used for diagnosis."
 CARD = "; its scores on other slides stand in <code>pretrained/README.md</code>"
 CSS = """
@@ -59,7 +63,7 @@ def read_examples(folder: Path) -> dict[str, np.ndarray]:
     cuts = {
         "tissue": (border, EXAMPLE),
         "tumour": (inside, 96),
-        "lymph node": (border + (0, 200), 96),
+        "lymph node": (border + np.array([0, 200]), 96),
     }
     return {name: _cut(slide, *place, side) for name, (place, side) in cuts.items()}
 
@@ -87,14 +91,14 @@ def build_page(run: Run, examples: Mapping[str, np.ndarray]):
         raise ValueError(f"The run {run.folder} does not tell two classes apart; give one that does.")
     names = list(examples)
 
-    def read_file(path, microns, progress=gradio.Progress()):  # noqa: B008, gradio looks for it there
-        if path is None:
-            return ""
-        return _answer(run, lambda: read_upload(Path(path)), microns, Path(path).name, progress)
+    def read_file(path, microns, before, progress=gradio.Progress()):  # noqa: B008, gradio looks for it there
+        if path is None or (path, microns) == before:  # nothing new is asked
+            return gradio.skip(), before
+        return _answer(run, lambda: read_upload(Path(path)), microns, Path(path).name, progress), (path, microns)
 
     def read_example(event: gradio.SelectData, progress=gradio.Progress()):  # noqa: B008, gradio looks for it there
         name = names[event.index]
-        return _answer(run, lambda: examples[name], MICRONS_PER_PIXEL, name, progress)
+        return _answer(run, lambda: examples[name], str(MICRONS_PER_PIXEL), name, progress), None
 
     with gradio.Blocks(title="Histopathologic Cancer Detector", analytics_enabled=False) as page:
         gradio.HTML(
@@ -104,13 +108,13 @@ def build_page(run: Run, examples: Mapping[str, np.ndarray]):
             with gradio.Column(scale=2, min_width=290):
                 kinds = [f".{kind.lower()}" for kind in FORMATS] + [".jpg", ".tif"]
                 file = gradio.File(label="A patch or a larger image", file_types=kinds, height=150, elem_id="upload")
-                microns = gradio.Number(
-                    MICRONS_PER_PIXEL,
+                microns = gradio.Textbox(
+                    str(MICRONS_PER_PIXEL),
                     label="Micrometres per pixel",
                     info="0.25 at 40x, 0.5 at 20x, 0.97 at 10x and in PCam",
-                    minimum=0.05,
-                    maximum=1.25,
-                    step=0.01,
+                    max_lines=1,
+                    max_length=20,
+                    elem_id="microns",
                 )
                 shown = [(_enlarged(pixels), name) for name, pixels in examples.items()]
                 gradio.HTML("<p class=said><b>Examples</b>, drawn and not real tissue: what is answered there means nothing</p>")
@@ -126,44 +130,57 @@ def build_page(run: Run, examples: Mapping[str, np.ndarray]):
                     elem_id="examples",
                 )
             with gradio.Column(scale=3, min_width=290):
-                reading = gradio.HTML(
-                    "<p class=said>Drop an image at the left, or choose an example. The answer stands here.</p>",
-                    elem_id="reading",
-                )
-        for event in (file.upload, microns.submit):
-            event(read_file, [file, microns], reading, api_visibility="private", concurrency_limit=1)
-        gallery.select(read_example, None, reading, api_visibility="private", concurrency_limit=1)
+                reading = gradio.HTML(START, elem_id="reading")
+        asked = gradio.State()  # the file and the resolution of the answer that is shown
+        for event in (file.upload, microns.submit, microns.blur):
+            event(read_file, [file, microns, asked], [reading, asked], api_visibility="private", concurrency_limit=1)
+        gallery.select(read_example, None, [reading, asked], api_visibility="private", concurrency_limit=1)
+        file.clear(lambda: (START, None), None, [reading, asked], api_visibility="private")
     return page
 
 
 def serve(run: Run, examples: Mapping[str, np.ndarray], host: str = "127.0.0.1", port: int = 7860) -> None:
-    """Serves the page until it is interrupted; uploads lie in a temporary folder that is deleted at the end.
+    """Serves the page until it is interrupted or told to end; uploads lie in a temporary folder that is then deleted.
 
     Raises:
-        ValueError: when the port is taken.
+        ValueError: when the run's network is damaged, or nothing can be served at this host and port.
     """
+    run.network  # noqa: B018, what is wrong with it is said here, and not to the first visitor
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    _check_place(host, port)
     with tempfile.TemporaryDirectory(prefix="histopath-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         font = ("system-ui", "sans-serif")
         theme = gradio.themes.Default(primary_hue="rose", neutral_hue="slate", font=font, font_mono=("ui-monospace", "monospace"))
         page = build_page(run, examples)
-        try:
-            page.queue(max_size=20).launch(
-                server_name=host,
-                server_port=port,
-                share=False,
-                max_file_size=MOST_BYTES,
-                ssr_mode=False,
-                theme=theme,
-                head=f"<style>{CSS}</style>",
-                footer_links=[],
-                enable_monitoring=False,
-            )
-        except OSError as error:
-            raise ValueError(
-                f"The page cannot be served at {host}:{port} ({' '.join(str(error).split())}); give another --port."
-            ) from None
+        page.queue(max_size=20).launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            max_file_size=MOST_BYTES,
+            ssr_mode=False,
+            theme=theme,
+            head=f"<style>{CSS}</style>",
+            footer_links=[],
+            enable_monitoring=False,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+        say(f"the page is at {page.local_url} until Ctrl-C")
+        page.block_thread()
+
+
+def _check_place(host: str, port: int) -> None:
+    """Raises ValueError when nothing can be served there; gradio would look for another port, whatever the reason."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address[:2], family=family).close()
+    except OSError as error:
+        raise ValueError(
+            f"The page cannot be served at {host}:{port} ({error.strerror}); give another --host or --port."
+        ) from None
 
 
 def describe_run(run: Run) -> str:
@@ -178,14 +195,21 @@ def describe_run(run: Run) -> str:
     )
 
 
-def _answer(run: Run, read, microns, name: str, progress) -> str:
+def _answer(run: Run, read, microns: str, name: str, progress) -> str:
     """The reading as HTML, or the one sentence that says what is wrong."""
     try:
         progress(0, desc="reading")
-        reading = read_tissue(run, read(), float(microns or 0), lambda share: progress(share, desc="reading windows"))
+        reading = read_tissue(run, read(), _number(microns), lambda share: progress(share, desc="reading windows"))
         return describe_reading(reading, name)
     except ValueError as error:
         return f"<p class=warning role=alert>{html.escape(str(error))}</p>"
+
+
+def _number(microns: str) -> float:
+    try:
+        return float(microns.replace(",", "."))
+    except ValueError:
+        raise ValueError(f"Micrometres per pixel are a number such as 0.25, not {microns!r}.") from None
 
 
 def describe_reading(reading: Reading, name: str) -> str:

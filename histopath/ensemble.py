@@ -48,11 +48,15 @@ def ensemble_table(runs: Sequence[Run], patches: PatchSet, out: Path, views: int
         The table as written, one row a patch in the order of the data.
 
     Raises:
-        ValueError: when a run tells more than two classes apart, or fewer than two different runs are given.
+        ValueError: when a run tells more than two classes apart or has the name of another column, or fewer than two different
+            runs are given.
     """
     names = [run.folder.name for run in runs]
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise ValueError(f"An ensemble takes two or more different runs, and got {', '.join(names)}.")
+    taken = {"id", "probability", "rank"} & set(names)
+    if taken:
+        raise ValueError(f"The run {taken.pop()} has the name of a column of the file; give its folder another name.")
     for run in runs:
         if len(run.metrics["tasks"]) > 1 or run.threshold is None:
             raise ValueError(f"The run {run.folder} tells more than two classes apart; an ensemble takes runs of two.")
@@ -94,6 +98,7 @@ def unseen_rows(runs: Sequence[Run], patches: PatchSet) -> pd.Index | None:
     """Rows of the labelled patches that no run learned from; None where none of both classes are left."""
     left = patches.table.index[patches.table["label"] >= 0]
     for run in runs:
+        run.splits  # noqa: B018, says when it is damaged
         try:
             left = left.intersection(scored_rows(run, patches)[0]["row"])
         except ValueError:  # this run learned from all that have a label

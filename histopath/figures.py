@@ -430,7 +430,7 @@ def slide_heatmap(
     place = (extent[0] * width, extent[1] * width, extent[2] * height, extent[3] * height)
     shown = right.imshow(heat, cmap="inferno", vmin=0, vmax=1, extent=place, interpolation="nearest", alpha=0.85)
     left.imshow(overview, extent=whole)
-    left.set_title(title)
+    left.set_title(title.encode("utf-8", "replace").decode(), parse_math=False)  # a file's name may hold anything
     right.set_title("probability of tumor")
     for panel in (left, right):
         panel.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])

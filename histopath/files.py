@@ -42,6 +42,8 @@ def check_writable(path: Path) -> None:
     """
     if not path.name or path.is_dir():
         raise ValueError(f"{path} is a folder; give the name of a file to write.")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is a device or a pipe, and a file is replaced whole; give the name of a file to write.")
     try:
         NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()  # of a name that no other process takes
     except OSError as error:
@@ -51,7 +53,7 @@ def check_writable(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a file that is complete or absent, also after a power failure."""
     with replacing(path) as part:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -76,7 +78,7 @@ def locked(folder: Path, log: Callable[[str], None] | None = None) -> Iterator[N
         descriptor = _lock(path, log)
     except OSError as error:
         raise ValueError(
-            f"{path.parent} cannot be written ({error.strerror}); set HISTOPATH_HOME to a folder that can."
+            f"{path.parent} cannot be written ({error.strerror}); name another folder, or set HISTOPATH_HOME to one that can."
         ) from None
     try:
         yield

@@ -18,6 +18,7 @@ import tifffile
 
 from histopath import figures
 from histopath.clusters import each_on_cluster
+from histopath.config import MICRONS_PER_PIXEL
 from histopath.evaluation import auc, format_interval, roc
 from histopath.files import locked, replacing, write_table, write_text
 from histopath.inference import eight_views, prediction_step
@@ -25,7 +26,6 @@ from histopath.intervals import delong_interval
 from histopath.progress import progress_bar, say
 from histopath.runs import Run
 from histopath.slides import (
-    MICRONS_PER_PIXEL,
     SLIDE_FILES,
     TILE,
     Slide,
@@ -40,6 +40,7 @@ from histopath.style import export
 
 STRIDE = 48  # patch pixels between tiles: half of one overlaps the next
 CELL = 8  # pixels of a tile's place in `heatmap.tif`
+WRITTEN = ("scores.csv", "regions.geojson", "heatmap.tif", "heatmap.png")  # and slide.json, last
 UNSCORED = {"slide": "", "tiles": 0, "score": np.nan, "tumour_share": np.nan, "error": ""}
 EVERY = 16  # batches after which what is predicted is on the disk
 
@@ -65,11 +66,12 @@ def score_slide(
         progress: show a progress bar.
 
     Returns:
-        `slide`, `run`, `microns_per_pixel`, `stride`, `views`, `tiles`, `score` (the largest mean of 3×3 neighbouring tiles),
-        `tumour_share` (tiles that reach the threshold), `threshold`.
+        `slide`, `file`, `run`, `microns_per_pixel`, `stride`, `views`, `tiles`, `score` (the largest mean of 3×3 neighbouring
+        tiles), `tumour_share` (tiles that reach the threshold), `threshold`.
 
     Raises:
-        FileNotFoundError, ValueError: as `slides.open_slide`, and when no tissue is found.
+        FileNotFoundError, ValueError: as `slides.open_slide`, when no tissue is found, and when the folder holds the scores of
+            another slide of that name.
     """
     if run.threshold is None or tuple(run.network.input_shape[1:3]) != (TILE, TILE):
         raise ValueError(f"The run {run.folder} does not tell two classes of {TILE}×{TILE} patches apart; give one that does.")
@@ -77,9 +79,11 @@ def score_slide(
     plan = _plan(run, slide, stride, views)
     with locked(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        finished = folder / "slide.json"
-        if finished.is_file() and json.loads(finished.read_text())["plan"] == plan:
-            return json.loads(finished.read_text())
+        finished = read_finished(folder)
+        if finished and finished["plan"] == plan:
+            return finished
+        if finished and finished["file"] != str(path.resolve()):
+            raise ValueError(f"{folder} holds the scores of another slide, {finished['file']}; name another folder with --out.")
         overview = read_overview(slide)
         tiles = plan_tiles(slide, find_tissue(overview), stride)
         if not len(tiles):
@@ -89,12 +93,14 @@ def score_slide(
         heat = fill_grid(slide, tiles, p, stride)
         side = round(TILE * slide.scale)
         columns = {"x": corners[:, 0], "y": corners[:, 1], "side": side, "probability": p.round(4)}
+        (folder / "slide.json").unlink(missing_ok=True)  # it says that the others belong together
         write_table(folder / "scores.csv", pd.DataFrame(columns))
         write_text(folder / "regions.geojson", json.dumps(find_regions(slide, heat, run.threshold, stride)) + "\n")
-        write_pyramid(heat, stride, folder / "heatmap.tif")
+        write_pyramid(heat, stride, slide.size, folder / "heatmap.tif")
         export(figures.slide_heatmap(overview, heat, extent_of(slide, heat, stride), path.name), folder / "heatmap.png")
         numbers = {
             "slide": path.name,
+            "file": str(path.resolve()),
             "run": run.folder.name,
             "microns_per_pixel": slide.microns_per_pixel,
             "stride": stride,
@@ -105,9 +111,19 @@ def score_slide(
             "threshold": run.threshold,
             "plan": plan,
         }
-        write_text(finished, json.dumps(numbers, indent=2) + "\n")
+        write_text(folder / "slide.json", json.dumps(numbers, indent=2) + "\n")
         (folder / "unfinished.npz").unlink(missing_ok=True)
     return numbers
+
+
+def read_finished(folder: Path) -> dict | None:
+    """Returns what `slide.json` says of a slide whose files are all there; None otherwise, and where it is damaged."""
+    try:
+        numbers = json.loads((folder / "slide.json").read_text(encoding="utf-8"))
+        whole = {"plan", "file", *UNSCORED} - {"error"} <= numbers.keys()
+    except (OSError, ValueError, AttributeError):
+        return None
+    return numbers if whole and all((folder / name).is_file() for name in WRITTEN) else None
 
 
 def _plan(run: Run, slide: Slide, stride: int, views: int) -> str:
@@ -124,14 +140,18 @@ def _predict_tiles(run: Run, slide: Slide, corners: np.ndarray, views: int, plan
     first = int(np.isfinite(p).sum())  # tiles are predicted in their order
     size, step = run.config.predict_batch, prediction_step(run.network)
     with progress_bar(f"predicting {slide.path.name}", len(corners), first, progress, unit=" tiles") as bar:
-        for number, batch in enumerate(read_tiles(slide, corners[first:], size), start=1):
-            start, count = first + (number - 1) * size, len(batch)
-            filled = batch[np.resize(np.arange(count), size)]  # one shape, so that nothing is compiled twice
-            chosen = eight_views(filled) if views == 8 else [filled]
-            p[start : start + count] = np.mean([np.asarray(step(view))[:count, -1] for view in chosen], axis=0)
-            if number % EVERY == 0:
-                _keep_unfinished(file, plan, p)
-            bar.update(count)
+        try:
+            for number, batch in enumerate(read_tiles(slide, corners[first:], size), start=1):
+                start, count = first + (number - 1) * size, len(batch)
+                filled = batch[np.resize(np.arange(count), size)]  # one shape, so that nothing is compiled twice
+                chosen = eight_views(filled) if views == 8 else [filled]
+                p[start : start + count] = np.mean([np.asarray(step(view))[:count, -1] for view in chosen], axis=0)
+                if number % EVERY == 0:
+                    _keep_unfinished(file, plan, p)
+                bar.update(count)
+        except KeyboardInterrupt:
+            _keep_unfinished(file, plan, p)
+            raise
     return p
 
 
@@ -216,11 +236,24 @@ def _outline(own: np.ndarray, slide: Slide, stride: int) -> list[list[list[int]]
     return outlines
 
 
-def write_pyramid(heat: np.ndarray, stride: int, path: Path) -> None:
-    """Writes the heatmap as a tiled TIFF of several levels, coloured, white where no tile is, with its micrometres a pixel."""
+def write_pyramid(heat: np.ndarray, stride: int, size: tuple[int, int], path: Path) -> None:
+    """Writes the heatmap as a tiled TIFF of several levels, from corner to corner of the slide, with its micrometres a pixel.
+
+    Args:
+        heat: float (rows, columns), coloured; NaN, where no tile is, and what lies beside the grid are white.
+        stride: patch pixels between tiles.
+        size: width and height of the slide, in patch pixels.
+        path: the TIFF.
+    """
     colours = (matplotlib.colormaps["inferno"](np.nan_to_num(heat))[..., :3] * 255).round().astype("uint8")
     colours[np.isnan(heat)] = 255
-    microns, level = stride * MICRONS_PER_PIXEL / CELL, colours.repeat(CELL, 0).repeat(CELL, 1)
+    microns, cells = stride * MICRONS_PER_PIXEL / CELL, colours.repeat(CELL, 0).repeat(CELL, 1)
+    width, height = (round(side * CELL / stride) for side in size)
+    level = np.full((height, width, 3), 255, "uint8")
+    start = round((TILE - stride) / 2 * CELL / stride)  # as in `extent_of`; below 0 where tiles stand apart
+    cells, first = cells[max(0, -start) :, max(0, -start) :], max(0, start)
+    inside = level[first : first + cells.shape[0], first : first + cells.shape[1]]
+    inside[:] = cells[: inside.shape[0], : inside.shape[1]]
     with replacing(path) as part, tifffile.TiffWriter(part, bigtiff=level.nbytes > 2**31) as file:
         for number in range(16):
             how = {"tile": (256, 256), "photometric": "rgb", "compression": "deflate", "resolutionunit": "CENTIMETER"}
@@ -242,7 +275,9 @@ def list_slides(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(f"There is no slide or folder {path}.")
-    found = sorted(one for one in path.iterdir() if one.suffix.lower() in SLIDE_FILES)
+    found = sorted(
+        one for one in path.iterdir() if one.suffix.lower() in SLIDE_FILES and one.is_file() and not one.name.startswith(".")
+    )
     if not found:
         raise ValueError(f"{path} holds no slide ({', '.join(SLIDE_FILES)}).")
     return found
@@ -262,7 +297,8 @@ def score_slides(
         how: as in `score_slide`.
 
     Returns:
-        One row a slide, as written to `OUT/slides.csv`: `slide`, `tiles`, `score`, `tumour_share`, `error` (empty when fine).
+        One row a slide: `slide`, `tiles`, `score`, `tumour_share`, `error` (empty when fine). `OUT/slides.csv` holds them
+        and the rows of other slides that stood there, by name.
 
     Raises:
         ValueError: when two slides have one name, so that one would overwrite the other.
@@ -275,9 +311,19 @@ def score_slides(
     for row in rows:
         row = done[row["slide"]] = UNSCORED | row
         log(f"{row['slide']}: {row['error'] or _describe_row(row)}")
-        table = pd.DataFrame([done[name] for name in order if name in done])
-        write_table(out / "slides.csv", table)
-    return table
+        _keep_rows(out / "slides.csv", pd.DataFrame([row]))
+    return pd.DataFrame([done[name] for name in order])
+
+
+def _keep_rows(file: Path, rows: pd.DataFrame) -> None:
+    """Puts rows into `slides.csv` in place of those of the same slides; other commands may do so at the same time."""
+    with locked(file):
+        try:
+            before = pd.read_csv(file, dtype={"slide": str, "error": str})[list(UNSCORED)].fillna({"error": ""})
+        except (OSError, ValueError, KeyError):
+            before = rows.iloc[:0]  # absent or damaged
+        others = before[~before["slide"].isin(rows["slide"])]
+        write_table(file, pd.concat([others, rows]).sort_values("slide", kind="stable") if len(others) else rows)
 
 
 def score_row(run: Run, path: Path, out: Path, **how) -> dict:
@@ -294,27 +340,48 @@ def _describe_row(row: dict) -> str:
     return f"score {row['score']:.3f}, {row['tiles']:,} tiles, {row['tumour_share']:.1%} of them tumour"
 
 
-def rank_slides(table: pd.DataFrame, labels: Path, picture: Path) -> str:
+def read_labels(file: Path) -> pd.Series:
+    """Reads a CSV of `slide` (file name) and `label` (0 or 1).
+
+    Returns:
+        The label of each slide, by its file name.
+
+    Raises:
+        ValueError: when it is absent or no such table, names a slide twice, or has another label; the text says which.
+    """
+    try:
+        table = pd.read_csv(file, dtype={"slide": str})
+        given = table.set_index("slide")["label"]
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{file} must be a CSV with the columns slide and label ({' '.join(str(error).split())}).") from None
+    if given.index.duplicated().any():
+        raise ValueError(f"{file} names {given.index[given.index.duplicated()][0]} twice; leave one row a slide.")
+    if not given.isin((0, 1)).all():
+        wrong = given[~given.isin((0, 1))]
+        raise ValueError(f"{file} gives {wrong.index[0]} the label {wrong.iloc[0]}; labels are 0 and 1.")
+    return given.astype(int)
+
+
+def rank_slides(table: pd.DataFrame, given: pd.Series, picture: Path) -> str:
     """Scores the slides' scores against labels, and draws their ROC.
 
     Args:
         table: as made by `score_slides`.
-        labels: CSV of `slide` (file name) and `label` (0 or 1).
+        given: as from `read_labels`.
         picture: PNG to write.
 
     Returns:
         The AUC with DeLong's interval and the number of slides, in words.
 
     Raises:
-        ValueError: when the file is not such a table, or leaves slides of one class only.
+        ValueError: when no slide of one of the classes was scored.
     """
-    try:
-        given = pd.read_csv(labels).set_index("slide")["label"]
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{labels} needs the columns slide and label ({' '.join(str(error).split())}).") from None
     scored = table[table["error"] == ""].assign(label=table["slide"].map(given)).dropna(subset=["label"])
-    if scored["label"].nunique() != 2 or not scored["label"].isin((0, 1)).all():
-        raise ValueError(f"{labels} gives the {len(scored)} scored slides labels of one class, or others than 0 and 1.")
+    if scored["label"].nunique() != 2:
+        raise ValueError(
+            f"Of the slides that were scored, the labels name {len(scored)}, and a ROC needs one of each class; they go by file "
+            f"names such as {table['slide'].iloc[0]}."
+        )
     answers = scored["label"].to_numpy().astype(int), scored["score"].to_numpy()
     text = format_interval("AUC", auc(*answers), *delong_interval(*answers), len(scored), "slides")
     export(figures.roc_curves({text: roc(*answers)[:2]}), picture)

@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,10 +63,12 @@ def write_bundle(user: str, folder: Path, repository: str = "") -> list[Path]:
         ValueError: when the folder exists, or the user's name cannot be one.
         OSError: when the wheels cannot be fetched.
     """
-    if not user.replace("-", "").replace("_", "").isalnum():
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,50}", user):
         raise ValueError(f"{user!r} is no name on Kaggle; give the one in the address of your profile.")
     if folder.exists():
         raise ValueError(f"{folder} exists already; name another folder with --out.")
+    if any(folder.resolve().is_relative_to(ROOT / name) for name in SOURCE):
+        raise ValueError(f"{folder} lies in what is sent; name a folder beside the project with --out.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as part:
         whole = Path(part) / "whole"

@@ -251,7 +251,7 @@ def _read_images(plan: Plan, rows: range, pixels: np.ndarray, stats: np.ndarray,
         if image.shape != pixels.shape[1:]:
             (height, width), (high, wide) = image.shape[:2], pixels.shape[1:3]
             reason = "as in PatchCamelyon" if plan.source.layout == "kaggle" else f"like {files[0]}"
-            cure = "resize it, or remove it and its label, or give --set size= to resize all"
+            cure = "resize it, or remove it and its label, or train with --set size= to resize all"
             raise ValueError(f"{path} is {width}×{height} pixels, expected {wide}×{high} {reason}; {cure}.")
         pixels[slot] = image
 

@@ -3,14 +3,15 @@
 import io
 import json
 import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from histopath.files import replacing, write_table, write_text
-from histopath.runs import FILES, Run
+from histopath.files import write_table, write_text
+from histopath.runs import FILES, Run, read_identity
 
 FOLDER = Path(__file__).resolve().parents[1] / "pretrained"
 LARGEST = 5_000_000  # bytes of the whole folder
@@ -31,24 +32,31 @@ def export_run(run: Run, folder: Path) -> int:
         Bytes of what was written.
 
     Raises:
-        ValueError: when it would be larger than 5 MB; choose a smaller network.
+        ValueError: when it would be larger than 5 MB (choose a smaller network), a file of the run is damaged, or the folder
+            holds a run that was not exported.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "model.keras") as part:
-        halve_weights(run.folder / "model.keras", part)
-        size = part.stat().st_size
+    if (folder / "model.keras").exists() and "exported" not in read_identity(folder):
+        raise ValueError(f"{folder} holds a run in full precision, which would be lost; name another folder with --out.")
+    content = run.network, run.config, run.history, run.metrics, run.splits  # each says when it is damaged
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
+        part = Path(place)
+        halve_weights(run.folder / "model.keras", part / "model.keras")
+        for name in FILES:
+            if name not in ("model.keras", "splits.csv"):
+                shutil.copyfile(run.folder / name, part / name)
+        write_text(part / "identity.json", json.dumps({"exported": run.folder.name}) + "\n")
+        write_table(part / "splits.csv", content[-1][["row", "id", "split", "label", "slide", "pixel_hash", "look"]])
+        size = sum(path.stat().st_size for path in part.iterdir())
         if size > LARGEST:
             raise ValueError(
                 f"{run.folder.name} is {size / 1e6:.1f} MB in half precision, and at most {LARGEST / 1e6:.0f} MB belong into a "
                 "repository; export a smaller network."
             )
-    for name in FILES:
-        if name not in ("model.keras", "splits.csv"):
-            shutil.copyfile(run.folder / name, folder / name)
-    write_text(folder / "identity.json", json.dumps({"exported": run.folder.name}) + "\n")
-    splits = run.splits
-    write_table(folder / "splits.csv", splits[[*("row", "id", "split", "label", "slide", "pixel_hash", "look")]])
-    return sum(path.stat().st_size for path in folder.iterdir())
+        folder.mkdir(exist_ok=True)
+        for path in part.iterdir():
+            path.replace(folder / path.name)
+    return size
 
 
 def halve_weights(source: Path, target: Path) -> None:

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from histopath.config import MICRONS_PER_PIXEL
 from histopath.equivariant import answers_views_alike
 from histopath.explain import gradcam
 from histopath.inference import eight_views, prediction_step
 from histopath.runs import Run
-from histopath.slides import MICRONS_PER_PIXEL
 from histopath.stains import BLACK, GLASS
 from histopath.temperature import tempered
 
@@ -64,12 +64,14 @@ def read_tissue(
         ValueError: when the image is smaller than a patch, or the resolution is impossible.
     """
     side = run.network.input_shape[1]
-    pixels = _resized(pixels, microns_per_pixel)
-    height, width = pixels.shape[:2]
+    scale = _scale(microns_per_pixel)
+    height, width = (round(length * scale) for length in pixels.shape[:2])
     if min(height, width) < side:
         raise ValueError(
             f"The image has {width}×{height} pixels at {MICRONS_PER_PIXEL} µm, and a patch has {side}×{side}; give a larger part."
         )
+    if scale != 1:
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     if (height, width) == (side, side):
         corners, p = np.zeros((1, 2), int), _predict(run, pixels[None])
         heat, windows = gradcam(run.network, pixels[None])[0], None
@@ -109,16 +111,15 @@ def window_corners(height: int, width: int, side: int) -> np.ndarray:
     return np.array([(row, column) for row in rows for column in columns])
 
 
-def _resized(pixels: np.ndarray, microns_per_pixel: float) -> np.ndarray:
+def _scale(microns_per_pixel: float) -> float:
+    """Pixels of PCam in one of the image; 1 where they are nearly equal."""
     if not 0.05 <= microns_per_pixel <= 1.3 * MICRONS_PER_PIXEL:
         raise ValueError(
             f"{microns_per_pixel} micrometres a pixel cannot be brought to the {MICRONS_PER_PIXEL} of PCam; an image has 0.25 "
             "at 40x, 0.5 at 20x and 1.0 at 10x."
         )
     scale = microns_per_pixel / MICRONS_PER_PIXEL
-    if abs(scale - 1) < 0.03:
-        return pixels
-    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return 1.0 if abs(scale - 1) < 0.03 else scale
 
 
 def _predict(run: Run, patches: np.ndarray) -> np.ndarray:

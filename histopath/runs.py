@@ -41,7 +41,10 @@ class Run:
         """Its train, val and holdout patches, as `splits.split_patches` made them."""
         types = {"id": str, "split": str, "slide": str, "pixel_hash": str, "look": "uint64"}
         read = functools.partial(pd.read_csv, dtype=types, keep_default_na=False)
-        return _read(self.folder / "splits.csv", read, ("row", "label", *types))
+        splits = _read(self.folder / "splits.csv", read, ("row", "label", *types))
+        if (splits["split"] == "val").sum() != self.val["patches"]:  # else what it learned from might be scored
+            raise ValueError(f"{self.folder / 'splits.csv'} is cut off (patches of val are missing); train the run again.")
+        return splits
 
     @functools.cached_property
     def history(self) -> pd.DataFrame:

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import tifffile
 
+from histopath.config import MICRONS_PER_PIXEL
 from histopath.sample import Layout, make_slide, table_bytes, write_whole
-from histopath.slides import MICRONS_PER_PIXEL
 from histopath.tissue import CELLS, PAD, draw_cells, expose, fat, generator, glass, grain, lymph, scatter, stroma
 
 VERSION = 1

@@ -1,7 +1,7 @@
 """Whole slides at the resolution of PCam. In: a file that OpenSlide reads. Out: where tissue is, a plan of tiles, the tiles.
 
 Lengths are named by what they count: `base` pixels are those of the slide's finest level, `patch` pixels those of PCam, 0.972
-micrometres wide (level 2 of CAMELYON16's slides, four times 0.243).
+micrometres wide.
 """
 
 from collections.abc import Iterator
@@ -14,11 +14,13 @@ import numpy as np
 import openslide
 from skimage.filters import threshold_otsu
 
-MICRONS_PER_PIXEL = 0.972
+from histopath.config import MICRONS_PER_PIXEL
+
 TILE = 96  # patch pixels
 OVERVIEW = (2.0, 16.0)  # bounds of the micrometres a pixel of the overview in which tissue is looked for
 OVERVIEW_SIDE = 1024  # pixels along the longer side of the overview, within these bounds
 BLOCK = 2048  # pixels of a level that are read at once for the overview, so that memory stays bounded
+POSSIBLE = (0.05, 20.0)  # bounds of a slide's micrometres a pixel; beyond them stands what a drawing program wrote
 COARSEST = 1.3  # how much coarser than PCam's a slide's finest level may be
 SATURATION = (0.04, 0.15)  # bounds of Otsu's threshold: glass is never tissue, pale tissue always is
 SLIDE_FILES = (".svs", ".ndpi", ".tif", ".tiff", ".mrxs", ".scn", ".vms", ".svslide", ".bif")
@@ -55,7 +57,7 @@ def open_slide(path: Path, microns_per_pixel: float | None = None) -> Slide:
 
     Args:
         path: SVS, NDPI, pyramidal TIFF or another format of OpenSlide.
-        microns_per_pixel: of the finest level, where the file does not say it.
+        microns_per_pixel: of the finest level; counts only where the file does not say it.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -69,8 +71,12 @@ def open_slide(path: Path, microns_per_pixel: float | None = None) -> Slide:
     except openslide.OpenSlideError as error:
         reason = " ".join(str(error).split()) or "an unknown format"
         raise ValueError(f"{path} is not a slide that OpenSlide reads ({reason}); copy it again, or convert it.") from None
-    found = microns_per_pixel or float(handle.properties.get(openslide.PROPERTY_NAME_MPP_X) or 0)
-    if not 0.05 < found < 100:
+    if microns_per_pixel is not None and not POSSIBLE[0] <= microns_per_pixel <= POSSIBLE[1]:
+        raise ValueError(f"No slide has {microns_per_pixel} micrometres a pixel; give --microns-per-pixel, often 0.25 or 0.5.")
+    found = float(handle.properties.get(openslide.PROPERTY_NAME_MPP_X) or 0)
+    if not POSSIBLE[0] <= found <= POSSIBLE[1]:
+        found = microns_per_pixel
+    if found is None:
         raise ValueError(f"{path} does not say how many micrometres a pixel is; give --microns-per-pixel, often 0.25 or 0.5.")
     if found > COARSEST * MICRONS_PER_PIXEL:
         raise ValueError(

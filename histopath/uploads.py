@@ -30,21 +30,34 @@ def read_upload(path: Path) -> np.ndarray:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged tags; what matters ends in an error
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MOST_PIXELS:
-                    raise ValueError(
-                        f"{name} has {width:,}×{height:,} pixels, and this page takes {MOST_PIXELS / 1e6:.0f} million; cut out a "
-                        "part, or use the command `slide` for a whole slide."
-                    )
-                return _as_rgb(ImageOps.exif_transpose(image), name)
-        except UnidentifiedImageError:
-            raise ValueError(f"{name} is not a PNG, JPEG, TIFF or WebP image; save it as one of these.") from None
-        except Image.DecompressionBombError:
-            raise ValueError(f"{name} unpacks to far too many pixels; cut out a part.") from None
-        except (OSError, SyntaxError, EOFError) as error:
-            raise ValueError(f"{name} is damaged or cut off ({' '.join(str(error).split())}); save it again.") from None
+        with _open(path) as image:
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise ValueError(
+                    f"{name} has {width:,}×{height:,} pixels, and this page takes {MOST_PIXELS / 1e6:.0f} million; cut out a "
+                    "part, or use the command `slide` for a whole slide."
+                )
+            try:
+                upright = ImageOps.exif_transpose(image)
+                upright.load()
+            except Exception as error:  # of a damaged file Pillow raises nearly anything
+                raise _damaged(name, error) from None
+            return _as_rgb(upright, name)
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(f"{path.name} is not a PNG, JPEG, TIFF or WebP image; save it as one of these.") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"{path.name} unpacks to far too many pixels; cut out a part.") from None
+    except Exception as error:
+        raise _damaged(path.name, error) from None
+
+
+def _damaged(name: str, error: Exception) -> ValueError:
+    return ValueError(f"{name} is damaged or cut off ({' '.join(str(error).split())}); save it again.")
 
 
 def _as_rgb(image: Image.Image, name: str) -> np.ndarray:

@@ -23,14 +23,15 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def address(run, tmp_path_factory):
-    """The page of the sample's small run, served by the command."""
-    home = tmp_path_factory.mktemp("home")
+    """The page of the sample's small run, served by the command; told to end, it leaves no upload behind."""
+    home, temporary = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("temporary")
     shutil.copytree(run.folder, home / "runs" / "small")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "histopath", "demo", "--run", "small", "--port", str(port)]
-    server = subprocess.Popen(command, env=os.environ | {"HISTOPATH_HOME": str(home)}, stdout=subprocess.DEVNULL)
+    where = {"HISTOPATH_HOME": str(home), "TMPDIR": str(temporary)}
+    server = subprocess.Popen(command, env=os.environ | where, stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     while True:
         try:
@@ -40,8 +41,10 @@ def address(run, tmp_path_factory):
             assert server.poll() is None, "the server ended"
             time.sleep(0.2)
     yield url
+    uploads = [path for path in temporary.glob("histopath-demo-*/**/*") if path.is_file()]
     server.terminate()
     server.wait(20)
+    assert not list(temporary.glob("histopath-demo-*")) and (CHROMIUM is None or uploads)
 
 
 @pytest.fixture
@@ -98,6 +101,17 @@ def test_a_bad_file_ends_in_a_sentence(page, tmp_path, content, sentence):
     assert sentence in page.inner_text("#reading") and "Traceback" not in page.inner_text("body")
 
 
+def test_another_resolution_is_another_reading_and_words_are_no_number(page, small, tmp_path):
+    mosaic = np.concatenate([np.concatenate(list(small.images[start : start + 4]), axis=1) for start in (0, 4, 8, 12)])
+    cv2.imwrite(str(tmp_path / "tissue.png"), mosaic[..., ::-1])
+    upload(page, tmp_path / "tissue.png")
+    page.wait_for_selector("#reading table.windows")
+    for typed, expected in (("0,486", "192×192 pixels"), ("fifty", "such as 0.25, not 'fifty'"), ("50", "cannot be brought")):
+        page.fill("#microns textarea, #microns input", typed)
+        page.locator("h1").click()  # leaves the field
+        page.wait_for_function("words => document.querySelector('#reading').innerText.includes(words)", arg=expected)
+
+
 def test_a_narrow_screen_needs_no_scrolling_to_the_side(page, small, tmp_path):
     page.set_viewport_size({"width": 390, "height": 844})
     cv2.imwrite(str(tmp_path / "patch.png"), small.images[1][..., ::-1])
@@ -121,3 +135,19 @@ def test_a_name_is_shown_as_text(run, small):
 def test_a_run_of_three_classes_is_refused(three_run):
     with pytest.raises(ValueError, match="does not tell two classes apart"):
         build_page(three_run, {})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--port", "99999", "--port takes a number of 1-65535"),
+        ("--host", "nonsense.invalid", "give another --host or --port"),
+        ("--host", "192.0.2.1", "give another --host or --port"),
+        ("--run", "cut", "model.keras is not a complete saved network"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_it_is(command, run, tmp_path, option, value, words):
+    cut = shutil.copytree(run.folder, tmp_path / "runs" / "cut")
+    (cut / "model.keras").write_bytes(b"PK")
+    status, _, said = command("demo", option, value)
+    assert status == 2 and words in said and "Traceback" not in said

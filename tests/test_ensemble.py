@@ -1,13 +1,14 @@
 """Means are plain, ranks share ties, and only what no member learned from is scored."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from histopath.config import get_config
-from histopath.ensemble import BOX, MEAN, OWN, RANK, ensemble_table, join_box, join_members, score_ensemble
+from histopath.ensemble import BOX, MEAN, OWN, RANK, ensemble_table, join_box, join_members, score_ensemble, unseen_rows
 from histopath.inference import predict
 from histopath.pretrained import FOLDER
 from histopath.runs import open_run
@@ -35,6 +36,21 @@ def test_the_file_holds_means_and_members(run, second, patches, tmp_path):
     assert list(read.columns) == ["id", "probability", "rank", run.folder.name, "second"]
     np.testing.assert_allclose(read["probability"], (read["second"] + read[run.folder.name]) / 2, atol=1e-6)
     np.testing.assert_allclose(table["second"], predict(second.network, patches.images, views=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["id", "probability", "rank"])
+def test_a_run_named_like_a_column_is_refused(run, patches, tmp_path, name):
+    other = shutil.copytree(run.folder, tmp_path / name)
+    with pytest.raises(ValueError, match=f"The run {name} has the name of a column"):
+        ensemble_table([run, open_run(other)], patches, tmp_path / "e.csv", views=1)
+    assert not (tmp_path / "e.csv").exists()
+
+
+def test_a_damaged_member_is_named_and_not_called_unscored(run, small, tmp_path):
+    other = shutil.copytree(run.folder, tmp_path / "other")
+    (other / "splits.csv").write_text("row,id\n0,a\n")
+    with pytest.raises(ValueError, match="splits.csv is damaged"):
+        unseen_rows([run, open_run(other)], small)
 
 
 def test_only_what_no_member_learned_from_is_scored(run, second, small, tmp_path):

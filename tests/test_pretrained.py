@@ -1,5 +1,6 @@
 """An exported run answers as the run did, is half as large, and knows what it learned from."""
 
+import re
 import shutil
 import zipfile
 
@@ -59,7 +60,26 @@ def test_a_network_that_is_too_large_leaves_nothing(run, tmp_path):
         file.writestr("more", np.random.default_rng(0).bytes(6_000_000))
     with pytest.raises(ValueError, match="large is .* MB in half precision, .* export a smaller network"):
         export_run(Run(large), tmp_path / "box")
-    assert not any((tmp_path / "box").iterdir())
+    assert not (tmp_path / "box").exists()
+
+
+def test_a_run_in_full_precision_is_not_exported_over(run, exported, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run.folder, copy)
+    before = (copy / "model.keras").read_bytes()
+    with pytest.raises(ValueError, match="holds a run in full precision, which would be lost"):
+        export_run(Run(copy), copy)
+    assert (copy / "model.keras").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["model.keras", "metrics.json", "config.json", "splits.csv", "history.csv"])
+def test_a_damaged_run_is_named_and_nothing_is_written(run, tmp_path, name):
+    copy = tmp_path / "run"
+    shutil.copytree(run.folder, copy)
+    (copy / name).write_bytes((copy / name).read_bytes()[:40])
+    with pytest.raises(ValueError, match=re.escape(str(copy / name))):
+        export_run(Run(copy), tmp_path / "box")
+    assert not (tmp_path / "box").exists()
 
 
 def test_the_network_in_the_box_is_small_and_holds_no_pixels():

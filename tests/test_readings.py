@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from histopath.config import MICRONS_PER_PIXEL
 from histopath.inference import predict
 from histopath.readings import find_doubts, read_tissue, window_corners
-from histopath.slides import MICRONS_PER_PIXEL
 from histopath.temperature import tempered
 
 
@@ -58,7 +58,9 @@ def test_a_finer_image_is_brought_to_the_resolution_of_pcam(run, tissue):
 def test_an_image_smaller_than_a_patch_and_a_resolution_too_coarse_are_refused(run, tissue):
     with pytest.raises(ValueError, match="The image has 384×90 pixels at 0.972 µm, and a patch has 96×96; give a larger part"):
         read_tissue(run, tissue[:90])
-    for impossible in (0.0, 2.0):
+    with pytest.raises(ValueError, match="The image has 20×0 pixels"):
+        read_tissue(run, tissue[:5], 0.05)
+    for impossible in (0.0, 2.0, float("nan")):
         with pytest.raises(ValueError, match="an image has 0.25 at 40x"):
             read_tissue(run, tissue, impossible)
 

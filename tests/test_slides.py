@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from histopath.config import MICRONS_PER_PIXEL
 from histopath.sample_slide import BASE, SIZE, render_slide
 from histopath.slides import (
-    MICRONS_PER_PIXEL,
     TILE,
     Slide,
     find_tissue,
@@ -122,6 +122,7 @@ def test_beyond_the_edge_is_white(slide):
         (lambda path, slide: path.write_text("no slide"), "is not a slide that OpenSlide reads .*; copy it again, or convert it"),
         (lambda path, slide: path.write_bytes(slide.read_bytes()[:20_000]), "is not a slide that OpenSlide reads|is damaged"),
         (lambda path, slide: write_tiff(path, np.zeros((300, 300, 3), "uint8")), "does not say how many micrometres"),
+        (lambda path, slide: write_tiff(path, np.zeros((300, 300, 3), "uint8"), 84.7), "does not say how many micrometres"),
         (lambda path, slide: write_tiff(path, np.zeros((300, 300, 3), "uint8"), 4.0), "4.00 micrometres a pixel, .* 10x or more"),
     ],
 )
@@ -153,3 +154,12 @@ def test_a_slide_damaged_in_the_middle_says_where(slide, tmp_path):
         file.write(b"\x00" * length)
     with pytest.raises(ValueError, match="damaged.tif is damaged at .* copy it again"):
         read_overview(open_slide(path))
+
+
+def test_what_a_file_says_of_its_resolution_counts_more_than_what_is_given(slide, tmp_path):
+    assert open_slide(slide, 0.25).microns_per_pixel == pytest.approx(BASE)
+    silent = write_tiff(tmp_path / "s.tif", np.zeros((300, 300, 3), "uint8"))
+    assert open_slide(silent, 0.25).microns_per_pixel == 0.25
+    for impossible in (-1, 0.0, 0.04, float("nan"), 300):
+        with pytest.raises(ValueError, match=f"No slide has {impossible} micrometres a pixel"):
+            open_slide(silent, impossible)

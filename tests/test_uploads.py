@@ -2,11 +2,12 @@
 
 import io
 import re
+import struct
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from histopath.uploads import MOST_BYTES, read_upload
 
@@ -51,6 +52,23 @@ def bomb():
     return bytes(content)
 
 
+def damaged_exif():
+    """A JPEG that is to be turned, and whose width in the EXIF block is a word."""
+    entries = struct.pack(">HHIHH", 0x112, 3, 1, 6, 0) + struct.pack(">HHI4s", 0x100, 2, 4, b"abc\0")
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + entries + bytes(4)
+    stream = io.BytesIO()
+    Image.new("RGB", (60, 40)).save(stream, "jpeg", exif=exif)
+    return stream.getvalue()
+
+
+def text_bomb():
+    """A PNG with a comment of many megabytes, compressed."""
+    said, stream = PngImagePlugin.PngInfo(), io.BytesIO()
+    said.add_text("Comment", "a" * 80_000_000, zip=True)
+    Image.new("RGB", (60, 40)).save(stream, "png", pnginfo=said)
+    return stream.getvalue()
+
+
 def saved(mode, kind, size=(60, 40)):
     stream = io.BytesIO()
     Image.new(mode, size).save(stream, kind)
@@ -72,6 +90,8 @@ def saved(mode, kind, size=(60, 40)):
         (saved("RGB", "jpeg", (400, 400))[:600], "is damaged or cut off"),
         (saved("RGB", "png", (400, 400))[:200], "is damaged or cut off"),
         (saved("RGB", "tiff", (400, 400))[:4000], "is damaged or cut off"),
+        (damaged_exif(), "is damaged or cut off"),
+        (text_bomb(), "is damaged or cut off"),
     ],
 )
 def test_what_is_no_such_image_ends_in_a_sentence(content, sentence, tmp_path):
