@@ -289,7 +289,7 @@ def test_bad_image_is_refused_by_name(tmp_path, capfd, kind, row):
         path, expected = path.with_name("p0001.png"), "is 16×16 pixels, expected 16×9 like 0/p0000.png; "
     text = refusal(tmp_path / "d", tmp_path / "cache")
     assert text.startswith(str(path)) and expected in text
-    assert kind != "size" or text.endswith("or give --set size= to resize all.")
+    assert kind != "size" or text.endswith("or train with --set size= to resize all.")
     assert capfd.readouterr().err == ""  # the decoders' own complaints are kept back
 
 
