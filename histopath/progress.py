@@ -42,5 +42,6 @@ def progress_bar(name: str, total: int, finished: int, visible: bool, unit: str 
 
 
 def say(line: str) -> None:
-    """Prints a line at once, also into a file or a pipe, where Python would hold it back."""
-    print(line, flush=True)
+    """Prints a line at once, also into a file or a pipe, where Python would hold it back; a file's name may hold anything."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)

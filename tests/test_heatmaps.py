@@ -113,7 +113,7 @@ def test_the_table_keeps_the_slides_of_other_commands(run, slide, scored, tmp_pa
 def test_a_slide_may_have_any_name(run, slide, tmp_path, name):
     path = tmp_path / os.fsdecode(name)
     path.symlink_to(slide)
-    table = score_slides(run, [path], tmp_path / "out", lambda line: None, stride=384, progress=False)
+    table = score_slides(run, [path], tmp_path / "out", stride=384, progress=False)
     assert table["error"].tolist() == [""] and (tmp_path / "out" / "slides.csv").is_file()
 
 
