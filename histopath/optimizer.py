@@ -125,7 +125,8 @@ def kernel_channels(network: keras.Model) -> dict[int, int]:
 def orthogonal_step(matrix):
     """The direction of Muon: nearly the orthogonal matrix that is nearest to `matrix`, (R, C), with a root mean square of 0.2.
 
-    Five steps of Newton's and Schulz's iteration with the coefficients of Jordan et al. 2024: singular values end in 0.7-1.2.
+    Five steps of Newton's and Schulz's iteration with the coefficients of Jordan et al. 2024; they leave the singular
+    values near 1 and not at it.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix / (ops.sqrt(ops.sum(ops.square(matrix))) + 1e-7)

@@ -1,6 +1,7 @@
 """Files are complete or absent, also when the disk is full."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +56,8 @@ def test_what_cannot_be_written_is_refused_beforehand(tmp_path):
     for path, words in ((tmp_path, "is a folder"), (tmp_path / "absent" / "x.csv", "cannot be written")):
         with pytest.raises(ValueError, match=words):
             check_writable(path)
+
+
+def test_a_device_is_not_replaced():
+    with pytest.raises(ValueError, match="/dev/null is a device or a pipe"):
+        check_writable(Path("/dev/null"))

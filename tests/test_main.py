@@ -226,3 +226,11 @@ def test_ctrl_c_while_training_ends_in_one_sentence(sample, tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "goes on from there" in err.splitlines()[-1] and "Traceback" not in err
+
+
+def test_an_error_of_the_system_names_the_path_and_a_cure(command, slide, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    status, _, said = command("slide", slide, "--run", "pretrained", "--out", tmp_path / "file" / "slides")
+    assert (
+        status == 2 and said.count("\n") == 1 and f"{tmp_path / 'file' / 'slides'} cannot be used (Not a directory); look" in said
+    )
