@@ -12,8 +12,6 @@ from pathlib import Path
 
 from histopath.runs import Run, open_run
 
-LIVES = 5  # workers that may die over a slide; with the next it is given up
-
 
 def each_on_cluster(address: str, run: Run, paths: list[Path], out: Path, how: dict) -> Iterator[dict]:
     """Yields the row of every slide, in the order in which they are finished.
@@ -29,28 +27,41 @@ def each_on_cluster(address: str, run: Run, paths: list[Path], out: Path, how: d
         As `heatmaps.score_row`; of a slide over which too many workers died, `slide` and `error` alone.
 
     Raises:
-        ValueError: when Dask is not installed, or the scheduler does not answer.
+        ValueError: when Dask is not installed, no worker is asked for, or the scheduler does not answer.
     """
+    if address.isdecimal() and int(address) < 1:
+        raise ValueError(f"--cluster takes the address of a Dask scheduler or at least 1 worker; got {address}.")
     try:
-        import dask
         from distributed import Client, KilledWorker, LocalCluster, as_completed
     except ImportError:
         raise ValueError("--cluster needs Dask; install it with `pip install -r requirements-cluster.txt`.") from None
-    # A worker that dies is restarted, and its slides go to the others.
-    dask.config.set({"distributed.scheduler.allowed-failures": LIVES})
-    local = LocalCluster(int(address), threads_per_worker=1, dashboard_address=None) if address.isdecimal() else None
+    local = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    local = LocalCluster(n_workers=int(address), **local) if address.isdecimal() else None
     try:
         client = Client(local or address, timeout="20s")
     except (OSError, ValueError) as error:
         raise ValueError(f"No Dask scheduler answers at {address} ({error}); start one with `dask scheduler`.") from None
+    places, waiting, of = (os.fspath(run.folder), os.fspath(out), how), [*reversed(paths)], {}
+    tasks = as_completed()
+
+    def fill():
+        """A slide for each thread: a worker that dies is restarted, and a slide that waits on it would share the blame."""
+        while waiting and tasks.count() < max(1, sum(client.nthreads().values())):
+            path = waiting.pop()
+            task = client.submit(_score_one, os.fspath(path), *places, key=f"slide-{path}", pure=False)
+            of[task] = path
+            tasks.add(task)
+
     try:
-        places = os.fspath(run.folder), os.fspath(out), how
-        tasks = {client.submit(_score_one, os.fspath(path), *places, key=f"slide-{path}", pure=False): path for path in paths}
-        for task in as_completed(tasks):
+        fill()
+        for task in tasks:
+            path = of.pop(task)
             try:
                 yield task.result()
-            except KilledWorker:
-                yield {"slide": tasks[task].name, "error": f"{LIVES + 1} workers died over it; look whether memory ran out."}
+            except KilledWorker as error:
+                died = f"{error.allowed_failures + 1} workers died over it; look whether memory ran out."
+                yield {"slide": path.name, "error": died}
+            fill()
     finally:
         client.close()
         if local:

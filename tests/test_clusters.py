@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 
+import dask
+import distributed  # noqa: F401 (brings its settings)
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
 
-from histopath import clusters
 from histopath.heatmaps import score_slides
 
 pytestmark = pytest.mark.slow
@@ -57,18 +58,18 @@ def test_a_killed_worker_loses_nothing_and_repeats_nothing(run, slides, tmp_path
     assert all(path.stat().st_mtime_ns == when for path, when in finished.items()), "a finished slide was done again"
 
 
-def test_a_slide_that_kills_its_workers_stops_no_other(run, slides, tmp_path, monkeypatch):
-    monkeypatch.setattr(clusters, "LIVES", 0)
-
+def test_a_slide_that_kills_its_workers_stops_no_other(run, slides, tmp_path):
     def kill_at_work():
         while not (tmp_path / "out" / "a").is_dir():
             time.sleep(0.05)
-        os.kill(workers_of(os.getpid())[0], signal.SIGKILL)
+        (worker,) = workers_of(os.getpid())  # as many as were asked for, whatever the machine has
+        os.kill(worker, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_at_work)
     killer.start()
     how = {"cluster": "1", "stride": 64, "progress": False, "log": lambda line: None}
-    table = score_slides(run, [slides / "a.tif", slides / "broken.tif"], tmp_path / "out", **how).set_index("slide")
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+        table = score_slides(run, [slides / "a.tif", slides / "broken.tif"], tmp_path / "out", **how).set_index("slide")
     killer.join()
     assert "1 workers died over it" in table.loc["a.tif", "error"] and "not a slide" in table.loc["broken.tif", "error"]
     assert not (tmp_path / "out" / "a" / "slide.json").exists()
@@ -77,6 +78,11 @@ def test_a_slide_that_kills_its_workers_stops_no_other(run, slides, tmp_path, mo
 def test_no_scheduler_is_one_sentence(run, slides, tmp_path):
     with pytest.raises(ValueError, match="No Dask scheduler answers at tcp://127.0.0.1:9 .*start one with `dask scheduler`"):
         score_slides(run, [slides / "a.tif"], tmp_path, cluster="tcp://127.0.0.1:9")
+
+
+def test_no_worker_is_refused(run, slides, tmp_path):
+    with pytest.raises(ValueError, match="at least 1 worker; got 0"):
+        score_slides(run, [slides / "a.tif"], tmp_path, cluster="0")
 
 
 def test_two_slides_of_one_name_are_refused(run, slides, tmp_path):
