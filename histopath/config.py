@@ -189,9 +189,8 @@ RECIPES = {
     },
     # A small residual network from scratch, for machines without a GPU: one-cycle rate to 3e-3, EMA 0.995 and label
     # smoothing 0.02, after airbench and the small PCam networks in the field. Muon makes a step worth more:
-    # 0.025 more AUC on other stains after twelve epochs of 2,000 patches. 20,000 patches are few, so little is kept from
-    # training; twelve epochs of them took a little over an hour on two cores with Adam. What was tried is in
-    # benchmarks/quality.md.
+    # what Adam reaches on val in twelve epochs it reaches in six. 20,000 patches are few, so little is kept from training.
+    # What was tried is in benchmarks/quality.md.
     "compact": {
         "model": "compact",
         "optimizer": "muon",
