@@ -243,6 +243,8 @@ def download_kaggle(folder: Path) -> Path:
         ) from None
     except requests.RequestException as error:
         raise ValueError(_explain_kaggle(error, page)) from None
+    except ValueError as error:  # an old kaggle.json that cannot be used
+        raise ValueError(f"{error}; make a new token at https://www.kaggle.com/settings.") from None
     Path(fetched).replace(folder)
     shutil.rmtree(cache)
     return folder

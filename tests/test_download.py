@@ -258,6 +258,14 @@ def test_without_a_token_kaggle_is_not_asked(kaggle, tmp_path):
         download_kaggle(tmp_path / "data")
 
 
+@pytest.mark.parametrize("text", ["no JSON", '{"username": "somebody"}'])
+def test_a_damaged_kaggle_json_is_named_with_the_cure(kaggle, tmp_path, monkeypatch, text):
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path))  # kagglehub looked for a home when it was imported
+    (tmp_path / "kaggle.json").write_text(text)
+    with pytest.raises(ValueError, match=r"kaggle\.json.*; make a new token at https://www.kaggle.com/settings"):
+        download_kaggle(tmp_path / "data")
+
+
 def test_without_a_network_kaggle_cannot_be_reached(tmp_path, monkeypatch):
     monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "TEST")
     monkeypatch.setenv("KAGGLE_API_TOKEN", "a token")
