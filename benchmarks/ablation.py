@@ -31,7 +31,7 @@ VARIANTS = {  # name → settings that differ from the recipe
     FIRST: {},
     "Adam": {"optimizer": "adam"},
     "ordinary convolutions": {"model": "plain"},
-    "no residual pair in the first stage": {"model": "light"},
+    "a residual pair in the first stage too": {"model": "paired"},
     "mean and maximum over places": {"model": "peak"},
     "squeeze-and-excitation": {"model": "squeeze"},
     "no stain jitter": {"stain": 0.0},
@@ -52,7 +52,7 @@ VARIANTS = {  # name → settings that differ from the recipe
 
 
 def build(
-    size, heads, dropout, frozen, pairs=(1, 1, 1, 1), plain=False, squeeze=False, peak=False, density=False, standard=False
+    size, heads, dropout, frozen, pairs=(0, 1, 1, 1), plain=False, squeeze=False, peak=False, density=False, standard=False
 ):
     """`models.compact` with parts of it changed."""
     inputs = keras.Input((size, size, 3), dtype="uint8", name="patch")
@@ -113,7 +113,7 @@ class DecayingAdam(FlatAdam):
         super()._update(variables, gradient, rate, *others)
 
 
-NETWORKS = {"light": {"pairs": (0, 1, 1, 1)}} | {key: {key: True} for key in ("plain", "peak", "squeeze", "density", "standard")}
+NETWORKS = {"paired": {"pairs": (1, 1, 1, 1)}} | {key: {key: True} for key in ("plain", "peak", "squeeze", "density", "standard")}
 
 
 def folder_name(name: str, seed: int) -> str:

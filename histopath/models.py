@@ -114,14 +114,16 @@ def mobilenet(size: int, heads: Mapping[str, int], dropout: float, frozen: bool)
 def compact(size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -> keras.Model:
     """A small residual network that answers all eight views of a patch alike, for training from scratch on two cores.
 
-    Group convolutions over p4m (`equivariant`), 4-8-16-32 channels in each of eight orientations, one residual pair a stage
-    (He et al. 2016, arXiv:1512.03385), batch normalisation, GELU, mean over places and orientations; 282,801 parameters.
+    Group convolutions over p4m (`equivariant`), 4-8-16-32 channels in each of eight orientations, a residual pair in every stage
+    but the first, at half the side of the patch (He et al. 2016, arXiv:1512.03385), batch normalisation, GELU, mean over places
+    and orientations; 280,465 parameters.
     """
     inputs = _pixels(size)
     x = scaled(inputs, "[-1, 1]")
     for number, width in enumerate((4, 8, 16, 32)):
         x = _oriented(x, width, side=4, strides=2, lifting=number == 0)
-        x = keras.layers.Add()([x, _oriented(_oriented(x, width), width)])
+        if number:
+            x = keras.layers.Add()([x, _oriented(_oriented(x, width), width)])
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.GlobalAveragePooling1D(name="orientations")(keras.layers.Reshape((ORIENTATIONS, -1))(x))
     features = _dropped(x, dropout)
