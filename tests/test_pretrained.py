@@ -87,7 +87,7 @@ def test_the_network_in_the_box_is_small_and_holds_no_pixels():
     assert files == {*FILES, "identity.json", "README.md"}
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= LARGEST
     box = open_run(FOLDER)
-    assert box.config.recipe == "compact" and box.network.count_params() == 282_801
+    assert box.config.recipe == "compact" and box.network.count_params() == 280_465
     assert len(box.splits) == 20_000 and set(box.splits["split"]) == {"train", "val", "holdout"}
 
 
