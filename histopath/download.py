@@ -243,7 +243,9 @@ def download_kaggle(folder: Path) -> Path:
         ) from None
     except requests.RequestException as error:
         raise ValueError(_explain_kaggle(error, page)) from None
-    except ValueError as error:  # an old kaggle.json that cannot be used
+    except ValueError as error:
+        if "credentials file" not in str(error):  # a kaggle.json that cannot be used
+            raise
         raise ValueError(f"{error}; make a new token at https://www.kaggle.com/settings.") from None
     Path(fetched).replace(folder)
     shutil.rmtree(cache)
