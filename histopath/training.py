@@ -382,6 +382,8 @@ class Session(keras.callbacks.Callback):
                     rows, values = str(state["rows"]), [state[f"v{i}"] for i in range(len(self.variables))]
             except DAMAGE as error:
                 raise self._damaged(error) from None
+            if [value.shape for value in values] != [tuple(variable.shape) for variable in self.variables]:
+                raise self._damaged(ValueError("of another network than this commit's"))
         rows, values = from_first_process(rows, values)
         self.rows = json.loads(rows)
         for variable, value in zip(self.variables, values, strict=True):
