@@ -4,8 +4,8 @@ PRESET ?= sample
 BIN := .venv/bin
 RUN = $(BIN)/python -m histopath run --preset $(PRESET) $(if $(DATA),--data "$(DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) \
 	$(if $(WEIGHTS),--weights "$(WEIGHTS)")
-SYSTEM_RUNS = xception_nasnet simple_cnn resnet50v2 inceptionv3 xception_mobilenetv2 densenet121 gastric-simple_cnn \
-	gastric-resnet50v2 organs-organ organs-malignancy organs-organ-and-malignancy
+OTHER_RUNS = xception_nasnet simple_cnn resnet50v2 inceptionv3 xception_mobilenetv2 densenet121 gastric-simple_cnn \
+	gastric-resnet50v2 organs-organ organs-malignancy organs-organ-and-malignancy fold1 fold2 fold3 fold4 fold5 folds.csv
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run systems test test-fast nbval bench notebooks docs html demo clean
@@ -55,7 +55,7 @@ demo: .venv/ready ## a web page on which a patch or a larger image is read
 	$(BIN)/python -m histopath demo
 
 clean: ## remove what the targets above wrote, but not .venv
-	rm -rf build data/sample data/sample-gastric data/sample-organs data/sample-slide data/packed runs/sample $(addprefix runs/sample-,$(SYSTEM_RUNS)) runs/notebooks submission/sample_submission.csv
+	rm -rf build data/sample data/sample-gastric data/sample-organs data/sample-slide data/packed runs/sample $(addprefix runs/sample-,$(OTHER_RUNS)) runs/notebooks submission/sample_submission.csv
 
 .venv/ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1)

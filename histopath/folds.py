@@ -13,6 +13,10 @@ from histopath.progress import say
 from histopath.scoring import score_run
 from histopath.training import train
 
+BUDGETS = {  # of the short trainings of `compact` in notebook 04, by preset
+    "sample": {"folds": 5, "epochs": 3, "views": 1},
+    "full": {"folds": 5, "epochs": 1, "epoch_steps": 500, "views": 1},
+}
 SCORES = ("auc", "auc_low", "auc_high", "accuracy", "ece", "patches")
 
 

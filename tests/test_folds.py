@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from histopath.config import get_config
-from histopath.folds import describe_folds, train_folds
+from histopath.folds import BUDGETS, describe_folds, train_folds
 from histopath.splits import split_patches
 
 SMALL = {"epochs": 1, "batch_size": 8, "norm_patches": 16, "folds": 2, "views": 1}
@@ -31,6 +31,12 @@ def test_every_patch_is_held_out_once(slides):
     shares = [(splits["split"] == "holdout").mean() for splits in folds]
     assert min(shares) > 0.12 and max(shares) < 0.3
     assert all(set(splits["split"]) == {"train", "val", "holdout"} for splits in folds)
+
+
+@pytest.mark.parametrize("preset", ["sample", "full"])
+def test_the_notebook_asks_for_five_short_trainings(preset):
+    whole, short = get_config(preset, "compact"), get_config(preset, "compact", BUDGETS[preset])
+    assert short.folds == 5 and short.epochs < whole.epochs and (preset == "sample" or short.epoch_steps)
 
 
 def test_published_parts_are_pooled():
