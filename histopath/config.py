@@ -189,9 +189,10 @@ RECIPES = {
     },
     # A small residual network from scratch, for machines without a GPU: one-cycle rate to 3e-3, EMA 0.995 and label
     # smoothing 0.02, after airbench and the small PCam networks in the field. Muon makes a step worth more:
-    # what Adam reaches on val in twelve epochs it reaches in six. Three times the rate gave nothing; light, focus and twice
-    # the stain jitter together cost much in short trainings. 20,000 patches are few, so little is kept from training; twelve
-    # epochs of them took 62 minutes on two cores. What was tried is in benchmarks/quality.md.
+    # what Adam reaches on val in twelve epochs it reaches in six. Three times the rate and squeeze-and-excitation gave nothing,
+    # mixing, light, focus and twice the stain jitter cost much in short trainings. EMA, label smoothing and stain jitter
+    # gave nothing there; they stay because the network in the box was made with them. 20,000 patches are few, so little is
+    # kept from training; twelve epochs of them took 62 minutes on two cores. What was tried is in benchmarks/quality.md.
     "compact": {
         "model": "compact",
         "optimizer": "muon",
