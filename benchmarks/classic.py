@@ -77,7 +77,7 @@ def main() -> None:
         scores = evaluate(labels, p)
         print(format_interval(f"{name}: AUC", scores["auc"], scores["auc_low"], scores["auc_high"], len(p)))
     difference, low, high, p_value = delong_difference(labels, answers["ours"], answers["system 1"])
-    print(f"ours - system 1: {difference:+.3f} ({low:+.3f} to {high:+.3f}), p = {max(p_value, 1e-16):.2g} or less (DeLong)")
+    print(f"ours - system 1: {difference:+.3f} ({low:+.3f} to {high:+.3f}), p <= {max(p_value, 1e-16):.2g} (DeLong)")
 
 
 if __name__ == "__main__":
