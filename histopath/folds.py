@@ -15,7 +15,7 @@ from histopath.training import train
 
 BUDGETS = {  # of the short trainings of `compact` in notebook 04, by preset
     "sample": {"folds": 5, "epochs": 3, "views": 1},
-    "full": {"folds": 5, "epochs": 1, "epoch_steps": 500, "views": 1},
+    "full": {"folds": 5, "epochs": 1, "epoch_steps": 500, "views": 1, "val_fraction": 0.2},
 }
 SCORES = ("auc", "auc_low", "auc_high", "accuracy", "ece", "patches")
 
@@ -46,6 +46,25 @@ def train_folds(patches: PatchSet, config: Config, folder: Path, log: Callable[[
         rows.append(row)
         write_table(folder.with_name(f"{folder.name}-folds.csv"), pd.DataFrame(rows))
     return pd.DataFrame(rows)
+
+
+def try_folds(patches: PatchSet, config: Config, folder: Path) -> tuple[pd.DataFrame, str]:
+    """`train_folds` for a notebook, which patches too few to be divided do not stop: then no row, and the reason in words."""
+    try:
+        table = train_folds(patches, config, folder, [].append)
+    except ValueError as error:
+        return pd.DataFrame(), f"no folds: {error}"
+    patches = f"{table['patches'].sum():,} patches, each scored once, by a network that never learned from it"
+    return table, f"{len(table)} folds: {patches}"
+
+
+def fold_dots(table: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
+    """What `figures.interval_dots` draws: the mean of the folds, one standard deviation to either side, and each fold."""
+    if table.empty:
+        return {}
+    mean, spread = table["auc"].mean(), table["auc"].std()
+    each = {f"fold {row.fold}": (row.auc, row.auc_low, row.auc_high) for row in table.itertuples()}
+    return {"mean, ± standard deviation": (mean, mean - spread, mean + spread)} | each
 
 
 def describe_folds(table: pd.DataFrame) -> str:

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from histopath.config import get_config
-from histopath.folds import BUDGETS, describe_folds, train_folds
+from histopath.figures import interval_dots
+from histopath.folds import BUDGETS, describe_folds, fold_dots, train_folds, try_folds
 from histopath.splits import split_patches
 
 SMALL = {"epochs": 1, "batch_size": 8, "norm_patches": 16, "folds": 2, "views": 1}
@@ -62,6 +63,20 @@ def test_folds_are_trained_scored_and_kept(small, tmp_path):
     again = train_folds(small, config, tmp_path / "cv", log=lines.append)
     assert all("already trained" in line for line in lines) and len(lines) == 2
     pd.testing.assert_frame_equal(scores, again)
+
+
+def test_too_few_patches_do_not_stop_a_notebook(small, tmp_path):
+    table, words = try_folds(small, get_config("sample", "compact", SMALL | {"folds": 999}), tmp_path / "cv")
+    assert words.startswith("no folds: A class stands in fewer than 999") and not list(tmp_path.glob("*/model.keras"))
+    assert fold_dots(table) == {}
+    interval_dots(fold_dots(table)).savefig(tmp_path / "empty.png")
+
+
+def test_the_mean_stands_above_the_folds():
+    table = pd.DataFrame({"fold": [1, 2], "auc": [0.8, 0.9], "auc_low": [0.7, 0.85], "auc_high": [0.9, 1.0]})
+    dots = fold_dots(table)
+    assert list(dots) == ["mean, ± standard deviation", "fold 1", "fold 2"] and dots["fold 2"] == (0.9, 0.85, 1.0)
+    assert dots["mean, ± standard deviation"] == pytest.approx((0.85, 0.85 - 0.005**0.5, 0.85 + 0.005**0.5))
 
 
 @pytest.mark.parametrize("settings", [{"folds": 1}, {"folds": 3, "fold": 4}, {"folds": -1}])
