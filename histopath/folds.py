@@ -13,8 +13,8 @@ from histopath.progress import say
 from histopath.scoring import score_run
 from histopath.training import train
 
-BUDGETS = {  # of the short trainings of `compact` in notebook 04, by preset
-    "sample": {"folds": 5, "epochs": 3, "views": 1},
+BUDGETS = {  # of the short trainings of `compact` in notebook 04, by preset; bounded, however many patches there are
+    "sample": {"folds": 5, "epochs": 3, "epoch_steps": 100, "views": 1},
     "full": {"folds": 5, "epochs": 1, "epoch_steps": 500, "views": 1, "val_fraction": 0.2},
 }
 SCORES = ("auc", "auc_low", "auc_high", "accuracy", "ece", "patches")
@@ -49,13 +49,13 @@ def train_folds(patches: PatchSet, config: Config, folder: Path, log: Callable[[
 
 
 def try_folds(patches: PatchSet, config: Config, folder: Path) -> tuple[pd.DataFrame, str]:
-    """`train_folds` for a notebook, which patches too few to be divided do not stop: then no row, and the reason in words."""
+    """`train_folds` for a notebook, which a refusal (such as patches too few to be divided) does not stop: no row, its words."""
     try:
         table = train_folds(patches, config, folder, [].append)
     except ValueError as error:
         return pd.DataFrame(), f"no folds: {error}"
-    patches = f"{table['patches'].sum():,} patches, each scored once, by a network that never learned from it"
-    return table, f"{len(table)} folds: {patches}"
+    scored = f"{table['patches'].sum():,} patches, each scored once, by a network that never learned from it"
+    return table, f"{len(table)} folds: {scored}"
 
 
 def fold_dots(table: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
