@@ -13,7 +13,16 @@ from histopath.patches import open_patches
 from histopath.sample import write_sample
 
 PROJECT = Path(__file__).resolve().parents[1]
-SMALL = {"epochs": 2, "batch_size": 16, "norm_patches": 64, "val_fraction": 0.2}
+# `compact` itself does without the last three; other recipes do not, so that its short trainings test them.
+SMALL = {
+    "epochs": 2,
+    "batch_size": 16,
+    "norm_patches": 64,
+    "val_fraction": 0.2,
+    "ema_momentum": 0.9,
+    "label_smoothing": 0.02,
+    "stain": 0.2,
+}
 
 
 @pytest.fixture(scope="session")

@@ -282,7 +282,7 @@ from pathlib import Path
 from histopath.config import get_config
 from histopath.patches import open_patches
 from histopath.training import train
-settings = {"epochs": 4, "batch_size": 16, "norm_patches": 32, "val_fraction": 0.2}
+settings = {"epochs": 4, "batch_size": 16, "norm_patches": 32, "val_fraction": 0.2, "ema_momentum": 0.9, "stain": 0.2}
 patches = open_patches(sys.argv[1], cache=sys.argv[2], progress=False)
 train(patches, get_config("sample", "compact", settings), Path(sys.argv[3]), lambda line: print(line, flush=True))
 """
