@@ -190,8 +190,8 @@ RECIPES = {
     # A small residual network from scratch, for machines without a GPU: one-cycle rate to 3e-3, eight views, small shifts.
     # Muon makes a step worth more: what Adam reaches on val in twelve epochs it reaches in six. Stain jitter, label smoothing,
     # a weight average, squeeze-and-excitation and three times the rate gave nothing, mixing, light, focus and twice the jitter
-    # cost much, so none of them is in it. 20,000 patches are few, so little is kept from training; eleven epochs of
-    # them are what two cores do within an hour. What was tried is in benchmarks/quality.md.
+    # cost much, so none of them is in it. Darker patches it bears less well without the jitter (stain=0.2). 20,000 patches are
+    # few, so little is kept from training; eleven epochs of them take two cores 48 minutes. See benchmarks/quality.md.
     "compact": {
         "model": "compact",
         "optimizer": "muon",

@@ -13,7 +13,7 @@ from histopath.patches import open_patches
 from histopath.sample import write_sample
 
 PROJECT = Path(__file__).resolve().parents[1]
-# `compact` itself does without the last three; other recipes do not, so that its short trainings test them.
+# `compact` itself does without the last three: its short trainings test what other recipes use, and what `--set` may ask for.
 SMALL = {
     "epochs": 2,
     "batch_size": 16,
