@@ -42,6 +42,7 @@ VARIANTS = {  # name → settings that differ from the recipe
     "mixing of patches": {"mixing": 0.2},
     "label smoothing": {"label_smoothing": 0.02},
     "no shift": {"shift": 0},
+    "twice the shift": {"shift": 8},
     "a third of the rate": {"learning_rate": 1e-3},
     "three times the rate": {"learning_rate": 1e-2},
     "dropout": {"dropout": 0.3},
