@@ -191,7 +191,7 @@ RECIPES = {
     # which it learns its patches by heart (flips and turns it answers alike; 8 pixels give no more). Muon makes a step worth
     # more: what Adam reaches on val in twelve epochs it reaches in six. Stain jitter, label smoothing, a weight average,
     # squeeze-and-excitation and three times the rate gave nothing, mixing, light, focus and twice the jitter cost much, so none
-    # of them is in it. Darker patches it bears less well without the jitter (stain=0.2). 20,000 patches are few, so little is
+    # of them is in it. Darker patches it bears less well than it did with the first three. 20,000 patches are few, so little is
     # kept from training; eleven epochs of them take two cores 48 minutes. See benchmarks/quality.md.
     "compact": {
         "model": "compact",

@@ -276,23 +276,10 @@ def test_precision_is_float32_without_an_accelerator():
     assert choose_precision("auto") == "float32" and choose_precision("mixed_bfloat16") == "mixed_bfloat16"
 
 
-KILL_TRAINING = """
-import sys
-from pathlib import Path
-from histopath.config import get_config
-from histopath.patches import open_patches
-from histopath.training import train
-settings = {"epochs": 4, "batch_size": 16, "norm_patches": 32, "val_fraction": 0.2, "ema_momentum": 0.9, "stain": 0.2}
-patches = open_patches(sys.argv[1], cache=sys.argv[2], progress=False)
-train(patches, get_config("sample", "compact", settings), Path(sys.argv[3]), lambda line: print(line, flush=True))
-"""
-
-
 @pytest.mark.slow
 def test_a_killed_training_resumes_to_the_result_of_an_uninterrupted_one(sample, tmp_path):
     def start(folder):
-        arguments = [sys.executable, "-c", KILL_TRAINING, sample, tmp_path / "packed", folder]
-        return subprocess.Popen(arguments, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+        return start_training(sample, folder, tmp_path / "home", {"epochs": 4, "norm_patches": 32})
 
     whole = start(tmp_path / "whole")
     assert whole.communicate(timeout=900) and whole.returncode == 0
