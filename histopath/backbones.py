@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import histopath.equivariant  # noqa: F401, so that a saved network of it can be read
 from histopath.backend import first_line, keras
 from histopath.kaggle import find_attached
 
@@ -114,23 +113,6 @@ def pooled_features(inputs, backbone: str, frozen: bool = False):
     return keras.layers.GlobalAveragePooling2D(name=f"{backbone}_pool")(features)
 
 
-def read_model(path: Path) -> keras.Model:
-    """Loads a saved network in safe mode, for prediction.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when the file is not a complete `.keras` network.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no saved network {path}; name an existing one, or train a run first.")
-    try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not a complete saved network ({first_line(error)}); delete its run and train it again."
-        ) from None
-
-
 def load_weights(network: keras.Model, backbones: tuple[str, ...], weights: str) -> None:
     """Gives a network its weights.
 
@@ -156,8 +138,6 @@ def load_weights(network: keras.Model, backbones: tuple[str, ...], weights: str)
             _load(network.get_layer(backbone), cached if cached.is_file() else published)
     elif len(backbones) == 1 and re.search(r"no[_-]?top", path.name):
         _load(network.get_layer(backbones[0]), path)
-    elif path.suffix == ".keras":
-        _take_weights(network, path)
     else:
         _load(network, path)
 
@@ -175,13 +155,6 @@ def _imagenet_file(backbone: str) -> Path:
             f"The ImageNet weights of {backbone} could not be fetched ({first_line(error)}); fetch {source.url} "
             f"elsewhere and name its folder with --set weights=FOLDER (make run WEIGHTS=FOLDER), or train with weights=none."
         ) from None
-
-
-def _take_weights(network: keras.Model, path: Path) -> None:
-    try:
-        network.set_weights(read_model(path).get_weights())
-    except ValueError as error:
-        raise ValueError(f"{path} does not hold weights of {network.name} ({first_line(error)}); name another file.") from None
 
 
 def _load(network: keras.Model, path: Path) -> None:

@@ -13,6 +13,10 @@ import numpy as np
 import pandas as pd
 
 
+class InputError(ValueError):
+    """What the user can mend: one sentence with the value received, what was expected, and the cure."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder that becomes `path` when the block ends, and is removed when it fails.

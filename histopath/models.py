@@ -1,11 +1,15 @@
 """Registry of networks: name → builder. In: raw uint8 patches. Out: probabilities; input scaling is in the graph."""
 
+import json
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from histopath.backbones import BACKBONES, load_weights, pooled_features, scaled
-from histopath.backend import keras
+from histopath.backend import first_line, keras
 from histopath.equivariant import ORIENTATIONS, OrientedConvolution, OrientedNormalization
+from histopath.files import InputError
 
 TUMOUR = {"probability": 2}  # one head that tells two classes apart
 
@@ -184,6 +188,49 @@ def build_model(
     if weights != "none":
         load_weights(network, entry.backbones, weights)
     return network
+
+
+def read_model(path: Path) -> keras.Model:
+    """Opens a saved network for prediction: builds it from the registry and loads the weights of the file.
+
+    The layer settings that Keras saves differ between its versions; the weights do not. So a run trained with one version of
+    Keras opens with another, from 3.10 on.
+
+    Args:
+        path: a `.keras` file of a network of the registry.
+
+    Returns:
+        The network, as `build_model` describes it.
+
+    Raises:
+        InputError: when the file is missing or is not a complete saved network of the registry.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no saved network {path}; name an existing one, or train a run first.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} in it is damaged")
+            saved = json.loads(archive.read("config.json"))["config"]
+        name, size, heads = _read_structure(saved)
+        network = build_model(name, size=size, heads=heads)
+        network.load_weights(path)
+    except Exception as error:  # Keras raises many kinds for a file of another structure
+        reason = f"{path} is not a complete saved network of this project ({first_line(error)}"
+        raise ValueError(
+            f"{reason}, read with Keras {keras.__version__}); train its run again, or copy the file again."
+        ) from None
+    return network
+
+
+def _read_structure(saved: dict) -> tuple[str, int, dict[str, int]]:
+    """Name in the registry, side of the patches and heads of a network, from the settings that Keras saved of it."""
+    layers = {layer["config"]["name"]: layer["config"] for layer in saved["layers"]}
+    outputs = saved["output_layers"]
+    names = [outputs[0]] if isinstance(outputs[0], str) else [output[0] for output in outputs]
+    # One unit with a sigmoid tells two classes.
+    heads = {name: max(2, layers[name]["units"]) for name in names}
+    return saved["name"], layers["patch"]["batch_shape"][1], heads
 
 
 def freeze_backbones(network: keras.Model, frozen: bool) -> None:

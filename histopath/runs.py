@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from histopath.backbones import read_model
 from histopath.backend import keras
 from histopath.config import Config, read_config
 from histopath.duplicates import look_alike
 from histopath.files import write_text
+from histopath.models import read_model
 from histopath.organs import Task, read_tasks
 from histopath.patches import PatchSet
 

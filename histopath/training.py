@@ -237,10 +237,14 @@ class Session(keras.callbacks.Callback):
         channels = kernel_channels(self.network) if config.optimizer == "muon" else None
         self.adam = FlatAdam(rate, clip_norm=config.clip_norm, ema_momentum=config.ema_momentum, channels=channels)
         sigmoids = [output.shape[1] == 1 for output in self.network.outputs]
+        losses = [LOSSES[sigmoid](label_smoothing=config.label_smoothing) for sigmoid in sigmoids]
+        metrics = [[ACCURACIES[sigmoid](name="accuracy")] for sigmoid in sigmoids]
+        if len(sigmoids) == 1:  # Keras before 3.14 takes no nested metrics for a single output
+            losses, metrics = losses[0], metrics[0]
         self.trainer.compile(
             self.adam,
-            [LOSSES[sigmoid](label_smoothing=config.label_smoothing) for sigmoid in sigmoids],
-            metrics=[[ACCURACIES[sigmoid](name="accuracy")] for sigmoid in sigmoids],
+            losses,
+            metrics=metrics,
             steps_per_execution=self.config.steps_per_execution,
             jit_compile=uses_xla(),
         )

@@ -1,14 +1,15 @@
 """The registry: published parameter counts, raw pixels in, probabilities out, saved and loaded alike, frozen for real."""
 
 import functools
+import json
+import zipfile
 
 import numpy as np
 import pytest
 
-from histopath.backbones import read_model
 from histopath.backend import keras, ops
 from histopath.config import RECIPES, get_config
-from histopath.models import REGISTRY, build_model, describe_registry, freeze_backbones, parameter_table, plot_rows
+from histopath.models import REGISTRY, build_model, describe_registry, freeze_backbones, parameter_table, plot_rows, read_model
 from histopath.normalisation import norm_layers
 
 PUBLISHED = [  # network, classes, parameters, trainable: systems 1 and 3
@@ -72,6 +73,31 @@ def test_a_saved_network_gives_the_same_answers(pixels, tmp_path, name):
     network(name).save(tmp_path / "model.keras")
     again = read_model(tmp_path / "model.keras")
     np.testing.assert_allclose(again(pixels, training=False), network(name)(pixels, training=False), atol=1e-6)
+
+
+def test_a_network_with_several_heads_is_saved_and_opened(pixels, tmp_path):
+    built = build_model("compact", heads={"organ": 9, "malignancy": 2})
+    built.save(tmp_path / "model.keras")
+    again = read_model(tmp_path / "model.keras")
+    assert again.output_names == built.output_names
+    for one, other in zip(again(pixels, training=False), built(pixels, training=False), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_what_another_version_of_keras_wrote_of_a_layer_does_not_matter(pixels, tmp_path):
+    built = build_model("compact")
+    built.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive, zipfile.ZipFile(tmp_path / "other.keras", "w") as other:
+        for entry in archive.infolist():
+            content = archive.read(entry)
+            if entry.filename == "config.json":
+                settings = json.loads(content)
+                for layer in settings["config"]["layers"]:
+                    layer["config"]["setting_of_a_later_keras"] = True
+                content = json.dumps(settings)
+            other.writestr(entry.filename, content)
+    again = read_model(tmp_path / "other.keras")
+    np.testing.assert_allclose(again(pixels, training=False), built(pixels, training=False), atol=1e-6)
 
 
 def test_several_classes_get_a_softmax_and_several_tasks_a_head_each(pixels):
