@@ -1,14 +1,17 @@
-"""Train, val and holdout. In: the table of a PatchSet. Out: one row a labelled patch with its split, proved disjoint."""
+"""Train, val and holdout. In: the table of a PatchSet. Out: one row a labelled patch with its split, proved disjoint.
+
+The draws are our own, on NumPy's frozen `RandomState`: a seed gives the same splits with every version of every library.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from histopath.duplicates import near_groups
 
 SPLITS = ("train", "val", "holdout")
+DRAWS = 50  # random divisions of the slides, of which the best balanced is taken
 COLUMNS = ["row", "id", "split", "label", "slide", "pixel_hash", "look", "twins"]
 
 
@@ -150,36 +153,75 @@ def _draw(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
     if len(known):
         return known[_draw_slides(pool.iloc[known], fraction, seed)]
     firsts = pool.drop_duplicates("twins")
-    try:
-        _, drawn = train_test_split(firsts["twins"], test_size=fraction, stratify=firsts["label"], random_state=seed)
-    except ValueError:
-        raise ValueError(f"{len(firsts):,} different labelled patches are too few to divide; give more patches.") from None
-    return np.flatnonzero(pool["twins"].isin(drawn))
+    numbers = _number_alike(firsts["label"].to_numpy(), seed)
+    sizes = firsts["label"].map(firsts["label"].value_counts()).to_numpy()
+    drawn = numbers < np.maximum(1, np.rint(fraction * sizes))
+    return np.flatnonzero(pool["twins"].isin(firsts["twins"][drawn]))
 
 
 def _draw_fold(labelled: pd.DataFrame, fold: int, folds: int, seed: int) -> np.ndarray:
     """Positions of one fold, from 1 on: whole slides where they are known, whole groups that look the same."""
     groups = labelled["slide"].where(labelled["slide"] != "", "twins " + labelled["twins"].astype(str))
-    firsts = groups.drop_duplicates().index
     if groups.groupby(labelled["label"]).nunique().min() < folds:
         raise ValueError(f"A class stands in fewer than {folds} slides or images that differ; give more, or take fewer --folds.")
     if (labelled["slide"] == "").all():  # the same, without a loop over every patch
-        divider = StratifiedKFold(folds, shuffle=True, random_state=seed)
-        drawn = list(divider.split(firsts, labelled["label"][firsts]))[fold - 1][1]
-        return np.flatnonzero(groups.isin(groups[firsts].iloc[drawn]))
-    divider = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    return list(divider.split(labelled, labelled["label"], groups))[fold - 1][1]
+        firsts = groups.drop_duplicates().index
+        fold_of = pd.Series(_number_alike(labelled["label"][firsts].to_numpy(), seed) % folds, groups[firsts])
+    else:
+        counts = _count_labels(groups, labelled["label"])
+        fold_of = pd.Series(_assign_folds(counts.to_numpy(), folds, seed), counts.index)
+    return np.flatnonzero(groups.map(fold_of) == fold - 1)
 
 
 def _draw_slides(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
-    folds = max(2, round(1 / fraction))
-    if pool["slide"].nunique() < folds:
+    """Positions of whole slides that come nearest to the wanted share of every class, of several random draws."""
+    counts = _count_labels(pool["slide"], pool["label"])
+    if len(counts) < 3:
         raise ValueError(
-            f"{pool['slide'].nunique()} slides are too few to keep {fraction:.0%} of the patches apart by slide;"
-            f" give patches of at least {folds} slides, or leave the slide table out."
+            f"{len(counts)} slides are too few to keep {fraction:.0%} of the patches apart by slide; give patches of more "
+            "slides, or leave the slide table out."
         )
-    divider = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    return next(divider.split(pool, pool["label"], pool["slide"]))[1]
+    shares = counts.to_numpy() / counts.to_numpy().sum(axis=0)
+    draw, best = np.random.RandomState(seed), (np.inf, None)
+    for _ in range(DRAWS):
+        chosen, reached = [], np.zeros(shares.shape[1])
+        for slide in draw.permutation(len(shares)):
+            if np.sum((reached + shares[slide] - fraction) ** 2) < np.sum((reached - fraction) ** 2):
+                chosen.append(slide)
+                reached += shares[slide]
+        chosen = chosen or [np.argmin(np.sum((shares - fraction) ** 2, axis=1))]
+        best = min(best, (np.sum((shares[chosen].sum(axis=0) - fraction) ** 2), chosen), key=lambda each: each[0])
+    return np.flatnonzero(pool["slide"].isin(counts.index[best[1]]))
+
+
+def _assign_folds(counts: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Fold of every group, (G,), by its patches of each class, (G, K): the largest first, each to where it evens out most."""
+    shares = counts / counts.sum(axis=0)
+    draw, best = np.random.RandomState(seed), (np.inf, None)
+    for _ in range(max(1, min(DRAWS, 100_000 // len(shares)))):
+        order = draw.permutation(len(shares))
+        order = order[np.argsort(-shares[order].sum(axis=1), kind="stable")]
+        reached, fold_of = np.zeros((folds, shares.shape[1])), np.zeros(len(shares), int)
+        for group in order:
+            rise = np.sum((reached + shares[group]) ** 2 - reached**2, axis=1)
+            fold_of[group] = np.argmin(rise)
+            reached[fold_of[group]] += shares[group]
+        best = min(best, (np.sum((reached - 1 / folds) ** 2), draw.permutation(folds)[fold_of]), key=lambda each: each[0])
+    return best[1]
+
+
+def _number_alike(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Numbers the members of every class from 0 on, in random order: int (N,)."""
+    draw, numbers = np.random.RandomState(seed), np.empty(len(labels), int)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        numbers[members] = draw.permutation(len(members))
+    return numbers
+
+
+def _count_labels(groups: pd.Series, labels: pd.Series) -> pd.DataFrame:
+    """Patches of each label in each group, by the group's name."""
+    return pd.crosstab(groups.to_numpy(), labels.to_numpy())
 
 
 def _drop_copies(splits: pd.DataFrame) -> pd.DataFrame:

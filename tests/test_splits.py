@@ -1,5 +1,7 @@
 """Splits share nothing, keep their fractions, and refuse what cannot be divided."""
 
+import hashlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -131,13 +133,58 @@ def test_a_random_split_leaks_slides_and_a_split_by_slide_does_not():
         (lambda t: t.assign(label=1), "are of class 1"),
         (lambda t: t.assign(label=np.where(np.arange(400) == 7, 2, t["label"])), "The class 2 has 1 different labelled patches"),
         (lambda t: t.assign(slide=np.where(np.arange(400) % 2, "a", "b")), "2 slides are too few"),
-        (lambda t: t.iloc[:6].assign(label=[0, 1] * 3, slide=""), "too few to divide"),
     ],
 )
 def test_what_cannot_be_divided_is_refused_in_one_sentence(change, words):
     with pytest.raises(ValueError, match="^[^\n]*$") as error:
         split_patches(change(table()))
     assert words in str(error.value)
+
+
+def uneven(seed=0, slides=60):
+    """Slides of 1 to 100 patches, most of them almost without tumor, some full of it."""
+    draw = np.random.RandomState(seed)
+    sizes = draw.randint(1, 101, slides)
+    rates = np.where(draw.rand(slides) < 0.25, 0.9, 0.05)
+    slide = np.repeat(np.arange(slides), sizes)
+    label = (draw.rand(len(slide)) < rates[slide]).astype(int)
+    return table(count=len(slide)).assign(slide=[f"s{number}" for number in slide], label=label)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.35, 0.45])
+def test_whole_slides_come_near_the_wanted_share_and_the_rate_of_tumor(fraction):
+    for seed in range(5):
+        patches = uneven(seed)
+        held = split_patches(patches, 0.1, fraction, seed).query("split == 'holdout'")
+        assert len(held) / len(patches) == pytest.approx(fraction, abs=0.02)
+        assert held["label"].mean() == pytest.approx(patches["label"].mean(), abs=0.02)
+
+
+def test_folds_of_uneven_slides_have_like_sizes_and_rates_of_tumor():
+    patches = uneven()
+    for fold in range(1, 6):
+        held = split_patches(patches, 0.1, fold=(fold, 5)).query("split == 'holdout'")
+        assert len(held) / len(patches) == pytest.approx(0.2, abs=0.02)
+        assert held["label"].mean() == pytest.approx(patches["label"].mean(), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("patches", "fold", "digest"),
+    [
+        (uneven(), (0, 0), "abf0809c061b"),
+        (uneven(), (2, 5), "7015515d921c"),
+        (uneven().assign(slide=""), (0, 0), "2f75b50de0be"),
+        (uneven().assign(slide=""), (2, 5), "055cc45bcc5c"),
+    ],
+)
+def test_the_same_seed_gives_these_splits_with_every_version_of_the_libraries(patches, fold, digest):
+    splits = split_patches(patches, seed=3, fold=fold)
+    assert hashlib.sha1("".join(splits["split"].str[0]).encode()).hexdigest()[:12] == digest
+
+
+def test_six_patches_of_two_classes_are_enough():
+    counts = check_splits(split_patches(table().iloc[:6].assign(label=[0, 1] * 3, slide="")))
+    assert list(counts["patches"]) == [2, 2, 2] and list(counts["positives"]) == [1, 1, 1]
 
 
 def test_220_025_patches_split_in_seconds():
