@@ -8,7 +8,7 @@ OTHER_RUNS = xception_nasnet simple_cnn resnet50v2 inceptionv3 xception_mobilene
 	gastric-resnet50v2 organs-organ organs-malignancy organs-organ-and-malignancy fold1 fold2 fold3 fold4 fold5 folds.csv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run systems test test-fast nbval bench notebooks docs html demo clean
+.PHONY: help setup run systems test test-fast test-environments nbval bench notebooks docs html demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -33,6 +33,9 @@ test-style: .venv/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+test-environments: .venv/ready ## the quick tests, a training and the kernel with the versions of Kaggle and Colab
+	$(BIN)/python environments/check.py $(ENVIRONMENTS)
+
 nbval: .venv/ready-dev ## run the committed notebooks and compare every output, in a home of their own
 	rm -rf build/nbval && mkdir -p build/nbval
 	HISTOPATH_HOME="$(CURDIR)/build/nbval" $(BIN)/python -m pytest --nbval --nbval-cell-timeout=7200 -p no:cacheprovider notebooks
@@ -40,10 +43,10 @@ nbval: .venv/ready-dev ## run the committed notebooks and compare every output, 
 bench: .venv/ready ## time every stage against the classic notebook and a careful one
 	$(BIN)/python -m histopath bench
 
-notebooks: .venv/ready ## refresh the committed notebooks and the figures in assets/
+notebooks: .venv/ready ## refresh the committed notebooks and the figures in assets/examples/
 	rm -rf build/notebooks && mkdir -p build/notebooks
 	HISTOPATH_HOME="$(CURDIR)/build/notebooks" $(BIN)/python -m histopath run --in-place --all
-	rm -rf assets/sample assets/sample-gastric assets/sample-organs && cp -r build/notebooks/assets/. assets
+	rm -rf $(addprefix assets/examples/,sample sample-gastric sample-organs) && cp -r build/notebooks/assets/. assets/examples
 
 docs: .venv/ready ## write docs/commands.md from the help of the command line
 	$(BIN)/typer histopath/__main__.py utils docs --name "python -m histopath" --output docs/commands.md
@@ -55,10 +58,13 @@ demo: .venv/ready ## a web page on which a patch or a larger image is read
 	$(BIN)/python -m histopath demo
 
 clean: ## remove what the targets above wrote, but not .venv
-	rm -rf build data/sample data/sample-gastric data/sample-organs data/sample-slide data/packed runs/sample $(addprefix runs/sample-,$(OTHER_RUNS)) runs/notebooks submission/sample_submission.csv
+	rm -rf build assets/sample assets/sample-gastric assets/sample-organs data/sample data/sample-gastric data/sample-organs data/sample-slide data/packed runs/sample $(addprefix runs/sample-,$(OTHER_RUNS)) runs/notebooks submission/sample_submission.csv
 
 .venv/ready: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  (echo "Python 3.11, 3.12 or 3.13 is needed (TensorFlow has no other wheels); name it, as in: make PYTHON=python3.12"; exit 1)
+	@test "$$(uname -sm)" != "Darwin x86_64" || \
+	  (echo "TensorFlow has no wheels for Macs with an Intel processor; use a Mac with Apple silicon, or Linux"; exit 1)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@

@@ -9,9 +9,19 @@ from typing import Annotated
 import typer
 
 from histopath.config import get_config, home, parse_copies, parse_settings
+from histopath.files import InputError
 
 # typer carries a click of its own since 0.2x, so the base of its usage errors is looked up rather than imported.
 UsageMistake = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+# What not every environment has, such as Colab's or a kernel without internet → what pip installs it by.
+OPTIONAL = {
+    "openslide": "openslide-python openslide-bin",
+    "papermill": "papermill",
+    "gradio": "gradio",
+    "distributed": "distributed",
+    "pooch": "pooch",
+    "kagglehub": "kagglehub",
+}
 INTERRUPTED = "Interrupted. What was finished is kept; the same command goes on from there."
 
 app = typer.Typer(
@@ -28,7 +38,6 @@ OUT = Annotated[Path, typer.Option("--out", help="CSV file to write.")]
 SLIDES = Annotated[Path | None, typer.Option("--slides", help="CSV id,slide (or id,wsi): split by slide.")]
 VIEWS = Annotated[int, typer.Option("--views", help="Views averaged a patch: 8 (flips and quarter turns) or 1.")]
 SIZE = Annotated[int | None, typer.Option("--size", help="Resize every image to this many pixels a side.")]
-SAMPLE = Annotated[Path, typer.Option("--sample", help="The sample_submission.csv with the wanted ids.")]
 
 
 @app.command()
@@ -285,18 +294,33 @@ def kaggle_bundle(
     repository: Annotated[
         str, typer.Option(help="Address of a git repository of this project; the kernel then uses the internet.")
     ] = "",
+    weights_dataset: Annotated[str, typer.Option(help="USER/NAME of a Kaggle data set with the ImageNet weight files.")] = "",
 ):
     """Write the folders that `kaggle datasets create` and `kaggle kernels push` take."""
+    from histopath.backbones import BACKBONES
     from histopath.kaggle import describe_push, write_bundle
+    from histopath.models import REGISTRY
 
-    print(describe_push(user, write_bundle(user, out, repository)))
+    folders = write_bundle(user, out, repository, weights_dataset)
+    urls = [BACKBONES[name].url for name in REGISTRY["xception_nasnet"].backbones]
+    print(describe_push(user, folders, weights_dataset, {url.split("/")[-1]: url for url in urls}))
 
 
 @app.command("check-submission")
-def check_submission(file: Annotated[Path, typer.Argument(help="The CSV to check.")], sample: SAMPLE):
+def check_submission(
+    file: Annotated[Path, typer.Argument(help="The CSV to check.")],
+    sample: Annotated[
+        Path | None, typer.Option("--sample", help="The sample_submission.csv with the wanted ids; found by itself on Kaggle.")
+    ] = None,
+):
     """Check header, ids and probabilities of a submission before uploading it."""
+    from histopath.kaggle import find_competition
     from histopath.submission import check_submission
 
+    if sample is None and (mounted := find_competition()):
+        sample = mounted / "sample_submission.csv"
+    if sample is None:
+        raise InputError("The wanted ids are unknown; give --sample DATA/sample_submission.csv.")
     checked = check_submission(file, sample)
     print(f"{file} is valid: {checked['rows']:,} rows, mean probability {checked['mean']:.3f}")
 
@@ -375,6 +399,12 @@ def main() -> None:
     except UsageMistake as error:
         error.show()
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        # OpenSlide's own error, where its library is missing, names no module.
+        module = (error.name or "openslide" * ("OpenSlide" in str(error))).split(".")[0]
+        if module not in OPTIONAL:
+            raise
+        _stop(f"This command needs {module}, which is not installed; run `pip install {OPTIONAL[module]}`.", 2)
     except (ValueError, OSError) as error:
         if os.environ.get("HISTOPATH_TRACEBACK"):
             raise

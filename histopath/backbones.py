@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from histopath.backend import first_line, keras
-from histopath.kaggle import find_attached
+from histopath.files import InputError
+from histopath.kaggle import find_attached, kaggle_folder
 
 KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications/"
 # Mean and standard deviation of ImageNet's red, green and blue in 0-1, as `preprocess_input(mode="torch")` uses them.
@@ -151,15 +152,22 @@ def _imagenet_file(backbone: str) -> Path:
     try:
         return Path(keras.utils.get_file(source.file, source.url, cache_subdir="models", file_hash=source.md5))
     except Exception as error:
-        raise FileNotFoundError(
-            f"The ImageNet weights of {backbone} could not be fetched ({first_line(error)}); fetch {source.url} "
-            f"elsewhere and name its folder with --set weights=FOLDER (make run WEIGHTS=FOLDER), or train with weights=none."
+        if kaggle_folder("input"):
+            raise InputError(
+                f"No attached data set holds the ImageNet weights of {backbone}; add one with the file "
+                f"{source.url.split('/')[-1]} (published at {source.url}) with Add Input, or run with --weights none."
+            ) from None
+        raise InputError(
+            f"The ImageNet weights of {backbone} could not be downloaded ({first_line(error)}); download {source.url} elsewhere "
+            "and name its folder (run --weights FOLDER, train --set weights=FOLDER), or train with weights none."
         ) from None
 
 
 def _load(network: keras.Model, path: Path) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"There is no weight file {path}; name an existing one with --set weights=, or use weights=none.")
+        raise InputError(
+            f"There is no weight file {path}; name an existing one (run --weights, train --set weights=), or use weights none."
+        )
     try:
         network.load_weights(path)
     except Exception as error:

@@ -1,6 +1,7 @@
 """Fetches PCam from Zenodo and the Kaggle competition's data. In: a folder. Out: the files in it, each complete or absent.
 
-PatchCamelyon: Zenodo record 2546921, nine files, CC0. The checksums are those that the data set's own page gives.
+PatchCamelyon: Zenodo record 2546921, nine files, CC0. The checksums are those of the files as downloaded (basveeling/pcam#1,
+pytorch/vision#6643). The table on the data set's own page swaps valid and test for six of them.
 """
 
 import os
@@ -23,12 +24,12 @@ PCAM_MD5 = {
     "camelyonpatch_level_2_split_train_x.h5.gz": "1571f514728f59376b705fc836ff4b63",
     "camelyonpatch_level_2_split_train_y.h5.gz": "35c2d7259d906cfc8143347bb8e05be7",
     "camelyonpatch_level_2_split_train_meta.csv": "5a3dd671e465cfd74b5b822125e65b0a",
-    "camelyonpatch_level_2_split_valid_x.h5.gz": "d8c2d60d490dbd479f8199bdfa0cf6ec",
-    "camelyonpatch_level_2_split_valid_y.h5.gz": "60a7035772fbdb7f34eb86d4420cf66a",
-    "camelyonpatch_level_2_split_valid_meta.csv": "3455fd69135b66734e1008f3af684566",
-    "camelyonpatch_level_2_split_test_x.h5.gz": "d5b63470df7cfa627aeec8b9dc0c066e",
-    "camelyonpatch_level_2_split_test_y.h5.gz": "2b85f58b927af9964a4c15b8f7e8f179",
-    "camelyonpatch_level_2_split_test_meta.csv": "67589e00a4a37ec317f2d1932c7502ca",
+    "camelyonpatch_level_2_split_valid_x.h5.gz": "d5b63470df7cfa627aeec8b9dc0c066e",
+    "camelyonpatch_level_2_split_valid_y.h5.gz": "2b85f58b927af9964a4c15b8f7e8f179",
+    "camelyonpatch_level_2_split_valid_meta.csv": "67589e00a4a37ec317f2d1932c7502ca",
+    "camelyonpatch_level_2_split_test_x.h5.gz": "d8c2d60d490dbd479f8199bdfa0cf6ec",
+    "camelyonpatch_level_2_split_test_y.h5.gz": "60a7035772fbdb7f34eb86d4420cf66a",
+    "camelyonpatch_level_2_split_test_meta.csv": "3455fd69135b66734e1008f3af684566",
 }
 KAGGLE_BYTES = 15_000_000_000  # the archive of 6.3 GB and what is in it
 ATTEMPTS = 5

@@ -11,7 +11,8 @@ import pandas as pd
 from histopath.duplicates import near_groups
 
 SPLITS = ("train", "val", "holdout")
-DRAWS = 50  # random divisions of the slides, of which the best balanced is taken
+DRAWS = 20  # random divisions of the slides: the first that is even enough is taken, else the best of them
+EVEN = 0.05  # how far the share of each class may then be from the wanted one, as a part of that
 COLUMNS = ["row", "id", "split", "label", "slide", "pixel_hash", "look", "twins"]
 
 
@@ -174,7 +175,7 @@ def _draw_fold(labelled: pd.DataFrame, fold: int, folds: int, seed: int) -> np.n
 
 
 def _draw_slides(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
-    """Positions of whole slides that come nearest to the wanted share of every class, of several random draws."""
+    """Positions of whole slides that come near the wanted share of every class."""
     counts = _count_labels(pool["slide"], pool["label"])
     if len(counts) < 3:
         raise ValueError(
@@ -190,7 +191,9 @@ def _draw_slides(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
                 chosen.append(slide)
                 reached += shares[slide]
         chosen = chosen or [np.argmin(np.sum((shares - fraction) ** 2, axis=1))]
-        best = min(best, (np.sum((shares[chosen].sum(axis=0) - fraction) ** 2), chosen), key=lambda each: each[0])
+        best = min(best, (np.abs(shares[chosen].sum(axis=0) / fraction - 1).max(), chosen), key=lambda each: each[0])
+        if best[0] <= EVEN:
+            break
     return np.flatnonzero(pool["slide"].isin(counts.index[best[1]]))
 
 
@@ -206,7 +209,9 @@ def _assign_folds(counts: np.ndarray, folds: int, seed: int) -> np.ndarray:
             rise = np.sum((reached + shares[group]) ** 2 - reached**2, axis=1)
             fold_of[group] = np.argmin(rise)
             reached[fold_of[group]] += shares[group]
-        best = min(best, (np.sum((reached - 1 / folds) ** 2), draw.permutation(folds)[fold_of]), key=lambda each: each[0])
+        best = min(best, (np.abs(reached * folds - 1).max(), draw.permutation(folds)[fold_of]), key=lambda each: each[0])
+        if best[0] <= EVEN:
+            break
     return best[1]
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from histopath.config import home
 from histopath.files import replacing
+from histopath.kaggle import COMPETITION
 
 HEADER = ["id", "label"]
 
@@ -165,7 +167,6 @@ def check_submission(file: Path | str, sample: Path | str) -> dict:
 
 
 def upload_command(file: Path) -> str:
-    """Returns the Kaggle command that uploads a submission, to be run in the folder above the one it lies in."""
-    place = f"{file.parent.name}/{file.name}"
-    message = "Histopathologic Cancer Detector"
-    return f'kaggle competitions submit -c histopathologic-cancer-detection -f {place} -m "{message}"'
+    """Returns the Kaggle command that uploads a submission, to be run in `config.home()`."""
+    place = file.relative_to(home()) if file.is_relative_to(home()) else file
+    return f'kaggle competitions submit -c {COMPETITION} -f {place} -m "Histopathologic Cancer Detector"'

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from histopath.config import Config, get_config, home
-from histopath.kaggle import find_competition, kaggle_folder
+from histopath.files import InputError
+from histopath.kaggle import COMPETITION, find_competition, kaggle_folder
 from histopath.patches import PatchSet, open_patches
 from histopath.progress import say
 from histopath.runs import Run
@@ -107,8 +108,7 @@ def open_workspace(
         The workspace.
 
     Raises:
-        FileNotFoundError: when the full preset has no data.
-        ValueError: for settings or data that cannot be used.
+        InputError: when the full preset has no data, or settings or data cannot be used.
     """
     write, folder_of, recipe = STORIES[story]
     settings = {key: value for key, value in (("epochs", epochs), ("weights", weights)) if value is not None}
@@ -131,7 +131,9 @@ def synthetic_slide() -> Path:
 
 def _find_data(story: str) -> Path:
     found = find_competition() if story == "pcam" else None
+    if found is None and story == "pcam" and kaggle_folder("input"):
+        raise InputError(f"The competition's data is not attached; add {COMPETITION} to this notebook with Add Input.")
     if found is None:
-        place = "the competition's data and found none under /kaggle/input" if story == "pcam" else f"the {story} data"
-        raise FileNotFoundError(f"The full preset needs {place}; name its folder, as in `make run PRESET=full DATA=FOLDER`.")
+        wanted = "the competition's data" if story == "pcam" else f"the {story} data"
+        raise InputError(f"The full preset needs {wanted}; name its folder, as in `make run PRESET=full DATA=FOLDER`.")
     return found

@@ -8,8 +8,6 @@ import sys
 import threading
 import time
 
-import dask
-import distributed  # noqa: F401 (brings its settings)
 import numpy as np
 import pandas as pd
 import psutil
@@ -17,6 +15,8 @@ import pytest
 
 from histopath.heatmaps import score_slides
 
+dask = pytest.importorskip("dask", reason="dask and distributed are an option")
+pytest.importorskip("distributed")  # it brings its settings
 pytestmark = pytest.mark.slow
 
 

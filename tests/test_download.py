@@ -282,8 +282,20 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     assert download_kaggle(tmp_path) == tmp_path
 
 
-def test_the_nine_files_of_pcam_are_named_as_they_are_read():
-    assert len(download.PCAM_MD5) == 9 and all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in download.PCAM_MD5.values())
+def test_each_file_of_pcam_has_the_checksum_that_users_measured():
+    """basveeling/pcam#1 and pytorch/vision#6643; the table on the page of the data set has valid and test exchanged."""
+    measured = {
+        "train_x.h5.gz": "1571f514728f59376b705fc836ff4b63",
+        "train_y.h5.gz": "35c2d7259d906cfc8143347bb8e05be7",
+        "train_meta.csv": "5a3dd671e465cfd74b5b822125e65b0a",
+        "valid_x.h5.gz": "d5b63470df7cfa627aeec8b9dc0c066e",
+        "valid_y.h5.gz": "2b85f58b927af9964a4c15b8f7e8f179",
+        "valid_meta.csv": "67589e00a4a37ec317f2d1932c7502ca",
+        "test_x.h5.gz": "d8c2d60d490dbd479f8199bdfa0cf6ec",
+        "test_y.h5.gz": "60a7035772fbdb7f34eb86d4420cf66a",
+        "test_meta.csv": "3455fd69135b66734e1008f3af684566",
+    }
+    assert download.PCAM_MD5 == {f"camelyonpatch_level_2_split_{name}": md5 for name, md5 in measured.items()}
     assert {name.split("_split_")[1].split("_")[0] for name in download.PCAM_MD5} == {"train", "valid", "test"}
     assert json.dumps(sorted(download.PCAM_MD5)).count(".h5.gz") == 6
 

@@ -7,10 +7,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 
 import nbformat
-import pandas as pd
 import pytest
 
 from histopath import kaggle
@@ -18,6 +16,7 @@ from histopath.backbones import BACKBONES, _imagenet_file
 from histopath.config import home
 from histopath.kaggle import COMPETITION, find_attached, find_competition, write_bundle
 from histopath.models import build_model
+from histopath.submission import upload_command
 from histopath.workspace import open_workspace
 
 
@@ -64,28 +63,8 @@ def test_weights_of_an_attached_dataset_are_used_without_internet(machine, depth
     assert _imagenet_file("mobilenet") == folder / name
 
 
-def write_wheel(folder, name):
-    """The smallest package that pip takes."""
-    folder.mkdir(exist_ok=True)
-    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        wheel.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{name}-1.0.dist-info/RECORD", "")
-
-
-@pytest.fixture
-def wheels(tmp_path, monkeypatch):
-    """A folder of wheels in place of the package index."""
-    for name in kaggle.LACKING:
-        write_wheel(tmp_path / "index", name)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
-    return tmp_path / "index"
-
-
-def test_a_kernel_without_internet_has_the_project_and_its_wheels(tmp_path, wheels):
+def test_a_kernel_without_internet_has_the_project_and_needs_no_weights(tmp_path):
     kernel, package = write_bundle("somebody", tmp_path / "bundle")
-    assert {path.name for path in (package / "wheels").iterdir()} == {path.name for path in wheels.iterdir()}
     told = json.loads((kernel / "kernel-metadata.json").read_text())
     assert told["id"] == "somebody/histopathologic-cancer-detector" and told["dataset_sources"] == ["somebody/histopath-package"]
     assert told["competition_sources"] == [COMPETITION] and told["enable_gpu"] and not told["enable_internet"]
@@ -96,45 +75,57 @@ def test_a_kernel_without_internet_has_the_project_and_its_wheels(tmp_path, whee
     notebook = nbformat.read(kernel / "detector.ipynb", 4)
     nbformat.validate(notebook)
     text = "\n".join(cell.source for cell in notebook.cells)
-    assert "--no-index" in text and "git clone" not in text and "05_submit" in text
+    assert "git clone" not in text and "pip" not in text and "--weights none" in text
 
 
-def test_without_the_wheels_nothing_is_left(tmp_path, wheels):
-    next(wheels.iterdir()).unlink()
-    with pytest.raises(OSError, match="wheels for the kernel could not be fetched"):
-        write_bundle("somebody", tmp_path / "bundle")
-    assert not (tmp_path / "bundle").exists()
+def test_the_submission_is_written_before_the_evaluation_and_checked_last(tmp_path):
+    notebook = nbformat.read(write_bundle("somebody", tmp_path / "bundle")[0] / "detector.ipynb", 4)
+    sources = [cell.source for cell in notebook.cells]
+    places = {word: next(i for i, text in enumerate(sources) if word in text) for word in ("05_submit", "04_evaluate")}
+    assert places["05_submit"] < places["04_evaluate"] < len(sources) - 1
+    assert "check-submission" in sources[-1] and "raise" in sources[-1]
 
 
-def keep_some(folder, table, part, every):
-    """Leaves one of some patches of a part, so that the whole story takes minutes."""
-    rows = pd.read_csv(folder / table)
-    rows[::every].to_csv(folder / table, index=False)
-    for name in set(rows["id"]) - set(rows["id"][::every]):
-        (folder / part / f"{name}.tif").unlink()
+def test_a_data_set_of_weights_is_attached_and_its_files_are_named(command, tmp_path):
+    status, out, _ = command("kaggle-bundle", "somebody", "--out", tmp_path / "bundle", "--weights-dataset", "some-body/weights")
+    assert status == 0 and "NASNet-mobile-no-top.h5  from https://" in out and "WARNING" not in out
+    told = json.loads((tmp_path / "bundle" / "kernel" / "kernel-metadata.json").read_text())
+    assert told["dataset_sources"] == ["somebody/histopath-package", "some-body/weights"]
+    assert "--weights none" not in (tmp_path / "bundle" / "kernel" / "detector.ipynb").read_text()
+    status, out, _ = command("kaggle-bundle", "somebody", "--out", tmp_path / "plain")
+    assert status == 0 and "WARNING" in out and "--weights-dataset USER/NAME" in out
 
 
-@pytest.mark.slow
-def test_the_kernel_runs_from_03_to_the_submission(machine, wheels):
-    """What the pushed notebook runs, from the attached package, on the sample as the competition: one short epoch."""
-    keep_some(machine / "input" / COMPETITION, "train_labels.csv", "train", 8)
-    keep_some(machine / "input" / COMPETITION, "sample_submission.csv", "test", 8)
-    _, package = write_bundle("somebody", machine / "bundle")
-    shutil.copytree(package, machine / "input" / kaggle.PACKAGE)
-    command = [*kaggle.RUN.removeprefix("!python").split(), "--epochs", "1", "--weights", "none"]
-    (machine / "lacking").mkdir()  # Kaggle's image is sent wheels of what the story needs, and has none of these
-    (machine / "lacking" / "sitecustomize.py").write_text(
-        "import sys\nsys.modules.update(dict.fromkeys(('openslide', 'gradio', 'pooch', 'distributed')))\n"
-    )
-    paths = f"{machine / 'input' / kaggle.PACKAGE / 'detector'}{os.pathsep}{machine / 'lacking'}"
-    where = {"PYTHONPATH": paths, "HISTOPATH_KAGGLE": str(machine)}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=machine / "working", env=os.environ | where, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    sent = pd.read_csv(machine / "working" / "submission.csv")
-    wanted = pd.read_csv(machine / "input" / COMPETITION / "sample_submission.csv")
-    assert list(sent.columns) == ["id", "label"] and set(sent["id"]) == set(wanted["id"]) and sent["label"].between(0, 1).all()
+def run_last_cell(kernel, folder):
+    """Runs the last cell of a kernel in a process of its own, with the folder in place of Kaggle's."""
+    source = nbformat.read(kernel / "detector.ipynb", 4).cells[-1].source.replace("/kaggle", str(folder))
+    where = {"PYTHONPATH": str(kaggle.ROOT), "HISTOPATH_KAGGLE": str(folder)}
+    return subprocess.run([sys.executable, "-c", source], env=os.environ | where, capture_output=True, text=True)
+
+
+def test_the_last_cell_fails_without_a_valid_submission(machine):
+    kernel, _ = write_bundle("somebody", machine / "bundle")
+    done = run_last_cell(kernel, machine)
+    assert done.returncode and "submission.csv is not there" in done.stderr
+    wanted = machine / "input" / COMPETITION / "sample_submission.csv"
+    shutil.copy(wanted, machine / "working" / "submission.csv")
+    done = run_last_cell(kernel, machine)
+    assert not done.returncode and "is valid" in done.stdout
+    lines = wanted.read_text().splitlines()
+    (machine / "working" / "submission.csv").write_text("\n".join(lines[:-1]) + "\n")
+    assert "lacks 1 of" in run_last_cell(kernel, machine).stderr
+
+
+def test_on_kaggle_an_error_names_what_the_user_can_do_there(machine):
+    with pytest.raises(ValueError, match="Add Input, or run with --weights none"):
+        build_model("mobilenet", "imagenet")
+    shutil.rmtree(machine / "input" / COMPETITION)
+    with pytest.raises(ValueError, match="add histopathologic-cancer-detection to this notebook with Add Input"):
+        open_workspace("full")
+
+
+def test_the_upload_command_fits_kaggles_working_folder(machine):
+    assert " -f submission.csv " in upload_command(machine / "working" / "submission.csv")
 
 
 def test_a_kernel_with_internet_clones_the_project(tmp_path):
@@ -145,9 +136,9 @@ def test_a_kernel_with_internet_clones_the_project(tmp_path):
 
 def test_a_wrong_name_and_a_full_folder_are_refused(tmp_path):
     for name in ("a/b", "é", "a" * 300):
-        with pytest.raises(ValueError, match="is no name on Kaggle"):
+        with pytest.raises(ValueError, match="is not a Kaggle user name"):
             write_bundle(name, tmp_path / "bundle")
-    with pytest.raises(ValueError, match="lies in what is sent"):
+    with pytest.raises(ValueError, match="lies inside the project that is sent"):
         write_bundle("somebody", kaggle.ROOT / "histopath" / "bundle")
     with pytest.raises(ValueError, match="exists already"):
         write_bundle("somebody", tmp_path, repository="https://example.org/detector.git")

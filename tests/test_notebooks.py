@@ -97,7 +97,7 @@ def test_every_figure_is_exported_and_captioned(path):
                 figures += 1
                 assert following.source.startswith(f"*Figure {figures}. ")
                 name = output.data["text/plain"]
-                assert [folder for folder in SAMPLES if (PROJECT / "assets" / folder / name).is_file()] != []
+                assert [folder for folder in SAMPLES if (PROJECT / "assets" / "examples" / folder / name).is_file()] != []
                 assert base64.b64decode(output.data["image/png"]).startswith(b"\x89PNG")
     assert figures > 0
 

@@ -144,7 +144,8 @@ def test_gzipped_files_are_read_and_written(sample, tmp_path):
     assert check_submission(out, sample)["rows"] == 3
 
 
-def test_upload_command_names_the_file_without_the_folders_of_this_machine(tmp_path):
+def test_upload_command_names_the_file_without_the_folders_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("HISTOPATH_HOME", str(tmp_path))
     command = upload_command(tmp_path / "submission" / "sample_submission.csv")
     assert command.startswith("kaggle competitions submit -c histopathologic-cancer-detection ")
     assert " -f submission/sample_submission.csv -m " in command and str(tmp_path) not in command

@@ -35,7 +35,7 @@ def test_own_data_never_lands_among_the_sample_s_figures(at_home, tmp_path):
 
 
 def test_the_full_preset_without_data_says_how_to_name_it(at_home):
-    with pytest.raises(FileNotFoundError, match="make run PRESET=full DATA=FOLDER"):
+    with pytest.raises(ValueError, match="make run PRESET=full DATA=FOLDER"):
         open_workspace("full")
 
 
