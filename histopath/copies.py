@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from histopath.decoding import check_size, read_image, silent_decoders
 from histopath.files import check_writable, locked, replacing, stamp_paths, write_table, write_text
+from histopath.images import check_size, read_image
 from histopath.progress import progress_bar
 from histopath.sources import Source, read_source
 from histopath.tables import name_files
@@ -87,7 +87,7 @@ def write_copies(
     try:
         target.mkdir(parents=True, exist_ok=True)
         check_writable(target / SETTINGS)
-        with locked(target / Path(LOCK).stem), silent_decoders():
+        with locked(target / Path(LOCK).stem):
             _start(plan, copies)
             if not (target / SLIDES).is_file() or _count_written(plan) < plan.total:
                 write_table(target / SLIDES, _list_slides(plan, _write_all(plan, progress)))
@@ -210,7 +210,7 @@ def _write_all(plan: CopyPlan, progress: bool) -> list[str]:
 def _write_image(plan: CopyPlan, row: int) -> tuple[str, int]:
     """Writes the missing files of one image; returns the SHA-1 of its pixels, and how many files were missing."""
     image_id, file = plan.source.table["id"].iloc[row], plan.source.root / plan.source.table["file"].iloc[row]
-    pixels, _ = read_image(file, plan.size, bounded=True)
+    pixels, _ = read_image(file, plan.size)
     missing = [(copy, plan.target / name) for copy, name in enumerate(plan.files[row]) if not (plan.target / name).is_file()]
     for copy, path in missing:
         try:

@@ -17,12 +17,12 @@ import pandas as pd
 import tifffile
 
 from histopath.config import MICRONS_PER_PIXEL
+from histopath.images import MAX_UPLOAD_BYTES, UPLOAD_FORMATS, read_upload
 from histopath.pretrained import FOLDER
 from histopath.progress import say
 from histopath.readings import Reading, read_tissue
 from histopath.runs import Run
 from histopath.sample_slide import MASK, slide_file
-from histopath.uploads import FORMATS, MOST_BYTES, read_upload
 
 WIDEST = 1400  # pixels of a shown image
 ENLARGED = 480  # pixels of a shown patch
@@ -106,7 +106,7 @@ def build_page(run: Run, examples: Mapping[str, np.ndarray]):
         )
         with gradio.Row():
             with gradio.Column(scale=2, min_width=290):
-                kinds = [f".{kind.lower()}" for kind in FORMATS] + [".jpg", ".tif"]
+                kinds = [f".{kind.lower()}" for kind in UPLOAD_FORMATS] + [".jpg", ".tif"]
                 file = gradio.File(label="A patch or a larger image", file_types=kinds, height=150, elem_id="upload")
                 microns = gradio.Textbox(
                     str(MICRONS_PER_PIXEL),
@@ -159,7 +159,7 @@ def serve(run: Run, examples: Mapping[str, np.ndarray], host: str = "127.0.0.1",
             server_name=host,
             server_port=port,
             share=False,
-            max_file_size=MOST_BYTES,
+            max_file_size=MAX_UPLOAD_BYTES,
             ssr_mode=False,
             theme=theme,
             head=f"<style>{CSS}</style>",

@@ -22,9 +22,9 @@ import h5py
 import numpy as np
 
 from histopath import pcam
-from histopath.decoding import read_image, resize
 from histopath.duplicates import perceptual_hashes
 from histopath.files import write_text
+from histopath.images import read_image, resize
 from histopath.progress import progress_bar
 from histopath.sources import Source
 

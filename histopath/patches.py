@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from histopath.config import home
-from histopath.decoding import check_size, silent_decoders
 from histopath.files import find_changed, locked, stamp_paths, write_text
+from histopath.images import check_size
 from histopath.kaggle import kaggle_folder
 from histopath.packing import VERSION, cleared_on_failure, make_plan, pack_pixels
 from histopath.sources import SLIDE_TABLES, Source, check_folder, read_source
@@ -221,11 +221,10 @@ def _pack(source: Source, folder: Path, stamp: dict, size: int | None, workers: 
     """Packs beside the folder, then takes its place; returns the content of `meta.json`."""
     workers = workers or min(max(os.cpu_count() or 1, 4), 8)
     partial, old = _beside(folder, "partial"), _beside(folder, "old")
-    with silent_decoders():
-        plan = make_plan(source, partial, size)
-        with cleared_on_failure(plan):
-            pack_pixels(plan, stamp, workers, progress)
-            meta = _finish(source, partial, stamp)
+    plan = make_plan(source, partial, size)
+    with cleared_on_failure(plan):
+        pack_pixels(plan, stamp, workers, progress)
+        meta = _finish(source, partial, stamp)
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.rename(folder, old)

@@ -17,7 +17,7 @@ import tifffile
 from test_patches import make_pixels, small_disk, write_image  # noqa: F401
 
 from histopath.copies import vary, write_copies
-from histopath.decoding import resize
+from histopath.images import resize
 from histopath.patches import open_patches
 from histopath.splits import split_patches
 
@@ -329,8 +329,8 @@ def test_other_layouts_are_refused(tmp_path, names, expected):
 def test_a_bad_slice_is_refused_by_name_and_the_rest_kept(tmp_path):
     write_slices(tmp_path / "src")
     path = tmp_path / "src" / "non_cancer" / "n1.png"
-    path.write_bytes(path.read_bytes()[:-9])
-    assert refusal(tmp_path / "src", tmp_path / "dst", copies=2).startswith(f"{path} is cut off or damaged")
+    path.write_bytes(path.read_bytes()[:-90])
+    assert refusal(tmp_path / "src", tmp_path / "dst", copies=2).startswith(f"{path} is truncated or damaged")
     assert not (tmp_path / "dst" / "slides.csv").exists()
 
 

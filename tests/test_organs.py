@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from histopath.decoding import decode_rgb
+from histopath.images import decode_rgb
 from histopath.organs import MALIGNANCY, ORGANS, SUBCLASSES, TASKS, find_organ, find_subclass, read_tasks
 
 NAMES = tuple(SUBCLASSES)

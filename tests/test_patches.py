@@ -21,9 +21,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from PIL import Image
 
-from histopath.decoding import resize
+from histopath.images import resize
 from histopath.packing import make_plan
 from histopath.patches import check_patches, open_patches
 from histopath.sources import read_source
@@ -32,12 +31,12 @@ PROJECT = Path(__file__).parents[1]
 SHARED = PROJECT.parent / "shared" / "data"
 PCAM_NAME = "camelyonpatch_level_2_split_{}_{}.h5"
 
-# Runs in another process: `cv2.imdecode` is slowed down so that there is time to kill it in the middle.
+# Runs in another process: `Image.open` is slowed down so that there is time to kill it in the middle.
 SLOW_PACKING = """
 import sys, time
-import cv2
-decode = cv2.imdecode
-cv2.imdecode = lambda *arguments: (time.sleep(float(sys.argv[3])), decode(*arguments))[1]
+from PIL import Image
+open_image = Image.open
+Image.open = lambda *arguments, **options: (time.sleep(float(sys.argv[3])), open_image(*arguments, **options))[1]
 from histopath.patches import open_patches
 try:
     size = int(sys.argv[4]) if sys.argv[4:] else None
@@ -236,14 +235,6 @@ def encode(suffix: str, rgb: np.ndarray) -> bytes:
     return cv2.imencode(suffix, rgb)[1].tobytes()
 
 
-def encode_gif(*frames: np.ndarray, **options) -> bytes:
-    """Returns a GIF of 64 colours a frame, as Pillow writes it."""
-    stream = io.BytesIO()
-    first, *others = (Image.fromarray(frame).quantize(64) for frame in frames)
-    first.save(stream, "GIF", save_all=bool(others), append_images=others, **options)
-    return stream.getvalue()
-
-
 def encode_tiff(rgb: np.ndarray, **options) -> bytes:
     stream = io.BytesIO()
     tifffile.imwrite(stream, rgb, **options)
@@ -257,24 +248,14 @@ def damage_middle(content: bytes) -> bytes:
 
 BAD_FILES = {
     "empty": (lambda rgb: b"", "is empty"),
-    "text": (lambda rgb: b"not an image", "is not an image (expected TIFF, PNG, JPEG, WebP or GIF)"),
-    "bitmap": (lambda rgb: encode(".bmp", rgb), "is not an image"),
-    "cut_gif": (lambda rgb: encode_gif(rgb)[:-1], "is cut off or damaged"),
-    "animated_gif": (lambda rgb: encode_gif(rgb, rgb[::-1]), "is an animated GIF, expected one still image"),
-    "sound": (lambda rgb: b"RIFF\x04\0\0\0WAVE", "is not an image"),
-    "cut_tiff": (lambda rgb: encode_tiff(rgb)[:-1], "is cut off or damaged"),
-    "cut_png": (lambda rgb: encode(".png", rgb)[:-20], "is cut off or damaged"),
-    "cut_jpeg": (lambda rgb: encode(".jpg", rgb)[:-30], "is cut off or damaged"),
-    "cut_webp": (lambda rgb: encode(".webp", rgb)[:-9], "is cut off or damaged"),
-    "damaged_png": (lambda rgb: damage_middle(encode(".png", rgb)), "is cut off or damaged"),
-    "garbled_jpeg": (lambda rgb: b"\xff\xd8\xff\xe0\x00\x04ab\xff\xda\x00\x02\xff\xd9", "cannot be decoded"),
+    "text": (lambda rgb: b"not an image", "is not a complete image"),
+    "cut_tiff": (lambda rgb: encode_tiff(rgb)[:-1], "is truncated or damaged"),
+    "cut_png": (lambda rgb: encode(".png", rgb)[:-30], "is truncated or damaged"),
+    "cut_jpeg": (lambda rgb: encode(".jpg", rgb)[:-30], "is truncated or damaged"),
+    "damaged_png": (lambda rgb: damage_middle(encode(".png", rgb)), "is truncated or damaged"),
     "size": (lambda rgb: encode(".png", rgb[:9]), "is 16×9 pixels, expected 16×16 like 0/p0000.png; resize it, or remove it"),
-    "grey": (lambda rgb: encode_tiff(rgb[..., 0]), "is a greyscale image, expected 8-bit RGB"),
-    "rgba": (lambda rgb: encode_tiff(rgb[..., [0, 1, 2, 2]]), "is an image with an alpha channel (RGBA)"),
-    "rgba_png": (lambda rgb: encode(".png", rgb[..., [0, 1, 2, 2]]), "is an image with an alpha channel (RGBA)"),
-    "16_bit": (lambda rgb: encode_tiff(rgb.astype("uint16")), "is a 16-bit image"),
-    "16_bit_png": (lambda rgb: encode(".png", rgb.astype("uint16")), "is a 16-bit image"),
-    "float": (lambda rgb: encode_tiff(rgb.astype("float32"), photometric="rgb"), "is a 32-bit image"),
+    "grayscale": (lambda rgb: encode_tiff(rgb[..., 0]), "is grayscale, expected 8-bit RGB"),
+    "16_bit": (lambda rgb: encode_tiff(rgb.astype("uint16")), "has 16 bits per channel"),
 }
 
 
@@ -375,15 +356,14 @@ def test_size_out_of_range_is_refused(tmp_path, size):
     assert f"a whole number, 16 to 4,096 pixels, and is {size}; leave it out" in text
 
 
-@pytest.mark.parametrize("kind", sorted(BAD_FILES.keys() - {"size", "grey"}))
+@pytest.mark.parametrize("kind", sorted(BAD_FILES.keys() - {"size", "grayscale"}))
 def test_bad_image_is_refused_by_name_also_with_a_size(tmp_path, capfd, kind):
     pixels = write_classes(tmp_path / "d")
     path = tmp_path / "d" / "0" / "p0003.png"
     make, expected = BAD_FILES[kind]
     path.write_bytes(make(pixels[3]))
     text = refusal(tmp_path / "d", tmp_path / "cache", size=32)
-    # What only decoding finds may be found in the header first.
-    assert text.startswith(str(path)) and (expected in text or (kind == "garbled_jpeg" and "pixels" in text))
+    assert text.startswith(str(path)) and expected in text
     assert capfd.readouterr().err == ""
 
 
