@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from histopath.config import get_config, home, parse_copies, parse_settings
+from histopath.config import get_config, home, parse_settings
 
 # typer carries a click of its own since 0.2x, so the base of its usage errors is looked up rather than imported.
 UsageMistake = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -323,24 +323,6 @@ def show_batch(
     export(batch_page(patches.images[drawn["row"]], drawn["truth"], drawn["prediction"], drawn["probability"]), out)
     right = int((drawn["truth"] == drawn["prediction"]).sum())
     print(f"{right} of {len(drawn)} are right; wrote {_shown(out)}")
-
-
-@app.command()
-def augment(
-    source: Annotated[Path, typer.Argument(help="Class folders of images.")],
-    target: Annotated[Path, typer.Argument(help="Where to write the copies.")],
-    copies: Annotated[str | None, typer.Option(help="Files an image becomes: 6, or one number a class, 20,6.")] = None,
-    size: SIZE = None,
-    seed: Annotated[int, typer.Option(help="Another number turns them otherwise.")] = 0,
-):
-    """Write turned and flipped copies of every image as TIFF, balancing the classes; slides.csv keeps the copies together."""
-    from histopath.copies import write_copies
-    from histopath.sources import read_source
-
-    names = read_source(source).class_names
-    numbers = None if copies is None else dict(zip(names, parse_copies(copies, len(names)), strict=True))
-    count = write_copies(source, target, numbers, size, seed)
-    print(f"{count:,} TIFFs in {_shown(target)}; slides.csv there keeps the copies of one slice in one split")
 
 
 @app.command()

@@ -97,15 +97,6 @@ def test_a_batch_is_drawn_with_predicted_and_true_label(command, three_run, thre
     assert lines[-1].startswith(f"{right} of 5 are right") and cv2.imread(str(tmp_path / "b.png")) is not None
 
 
-def test_copies_are_written_a_number_a_class(command, three, tmp_path):
-    status, out, _ = command("augment", three.root, tmp_path / "copies", "--copies", "1,2,3", "--size", 24)
-    assert status == 0 and out.startswith("240 TIFFs in ")
-    counts = {folder.name: len(list(folder.glob("*.tif"))) for folder in (tmp_path / "copies").iterdir() if folder.is_dir()}
-    assert counts == {"blue": 40, "green": 80, "red": 120}
-    status, out, _ = command("pack", tmp_path / "copies")
-    assert status == 0 and out.startswith("240 patches (240 labelled)")
-
-
 @pytest.mark.slow
 def test_models_are_listed(command):
     status, out, _ = command("models")
@@ -162,8 +153,7 @@ def test_bad_data_ends_in_one_sentence_and_status_2(command, sample, tmp_path, c
         (["predict", "--run", "x", "--data", "{sample}", "--out", "absent/x.csv"], "absent/x.csv cannot be written"),
         (["sample", "--story", "lungs"], "choose one of pcam, gastric, organs"),
         (["run", "--only", "07_gastric", "--only", "08_organs", "--data", "{sample}"], "--data fits one of gastric, organs"),
-        (["augment", "absent", "copies"], "absent"),
-        (["augment", "{sample}", "copies", "--copies", "0"], "whole numbers above 0"),
+        (["train", "--data", "{sample}", "--run", "x", "--set", "copies=0"], "whole numbers above 0"),
         (["show-batch", "--run", "x", "--data", "{sample}", "--out", "absent/x.png"], "absent/x.png cannot be written"),
         (["train", "--data", "{sample}", "--run", "pretrained"], "the network in the box"),
         (["train", "--data", "{sample}", "--run", "x", "--folds", "1"], "folds takes 0 or at least 2"),
