@@ -333,21 +333,6 @@ def models():
     print(describe_registry())
 
 
-@app.command()
-def bench(
-    patches: Annotated[int, typer.Option(help="Patches to generate, read, feed and predict.")] = 2000,
-    steps: Annotated[int, typer.Option(help="Training steps of each measurement.")] = 24,
-    repeats: Annotated[int, typer.Option(help="Measurements of each stage; the table holds medians.")] = 1,
-    only: Annotated[list[str] | None, typer.Option(help="read, feed, train or predict; may be given often.")] = None,
-    batch: Annotated[int, typer.Option(help="Patches in a training step.")] = 16,
-    precision: Annotated[str, typer.Option(help="Of our training: auto, float32, mixed_bfloat16, mixed_float16.")] = "auto",
-):
-    """Time every stage against the classic notebook and a careful one on this machine, and print the table."""
-    from histopath.bench import describe, measure, summarise
-
-    print(describe(summarise(measure(patches, steps, repeats, only, batch=batch, precision=precision))))
-
-
 def main() -> None:
     """Runs a command; turns bad input into one sentence on stderr and exit status 2."""
     try:
