@@ -1,4 +1,4 @@
-"""The one table from Multi Cancer subclass to organ and malignancy (system 3). In: names, labels. Out: tasks, organs.
+"""The one table from Multi Cancer subclass to organ and malignancy (system 3). In: class names, labels. Out: tasks.
 
 The set (Kaggle "Multi Cancer", 8 folders, 26 subclasses) was published with two regroupings, 9 organs and Benign/Malignant,
 of which only the names are known. The organ follows from the subclass; its folder "Lung and Colon Cancer" gives two. The
@@ -18,7 +18,6 @@ malignancy was decided here, row by row, and may differ from the published one w
 Brain is MRI, kidney CT, cervix single Pap-stained cells and blood a smear, so an organ can be told by the kind of image alone.
 """
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,18 +64,6 @@ SUBCLASSES = {
     "lymph_mcl": Subclass("Lymph", "Malignant", "H&E"),
     "oral_normal": Subclass("Mouth", "Benign", "H&E"),
     "oral_scc": Subclass("Mouth", "Malignant", "H&E"),
-}
-# Whole words of a file name, in the singular. "Head" alone could be a head of anything, so it needs a scan beside it.
-ORGAN_WORDS = {
-    "Blood": r"blood|leuka?emi[ac]",
-    "Brain": r"brain|cerebral|glioma|glioblastoma|meningioma|head (scan|mri)|mri (of )?(the )?head",
-    "Breast": r"breast|mammary",
-    "Cervix": r"cervix|cervical",
-    "Colon": r"colon|colorectal",
-    "Kidney": r"kidney|renal",
-    "Lung": r"lung|pulmonary",
-    "Lymph": r"lymph|lymphoma",
-    "Mouth": r"mouth|oral|tongue",
 }
 
 
@@ -127,24 +114,3 @@ def _make_task(name: str, class_names: tuple[str, ...]) -> Task:
     answers = {"organ": ORGANS, "malignancy": MALIGNANCY}[name]
     of_label = [answers.index(getattr(SUBCLASSES[subclass], name)) for subclass in class_names]
     return Task(name, answers, np.array(of_label, "int64"))
-
-
-def find_subclass(name: str) -> str | None:
-    """Returns the subclass that a file name such as `cervix.koc.gif` or `all_benign_0001` gives, or None."""
-    words = _find_words(name)
-    return next((pair for pair in map("_".join, zip(words, words[1:], strict=False)) if pair in SUBCLASSES), None)
-
-
-def find_organ(name: str) -> str | None:
-    """Returns the organ that a file name gives, by its subclass or by plain words; None for no organ, and for two."""
-    subclass = find_subclass(name)
-    if subclass:
-        return SUBCLASSES[subclass].organ
-    words = " ".join(_find_words(name))
-    found = [organ for organ, pattern in ORGAN_WORDS.items() if re.search(rf"\b({pattern})s?\b", words)]
-    return found[0] if len(found) == 1 else None
-
-
-def _find_words(name: str) -> list[str]:
-    """Returns the runs of letters, in lower case, of a file name without its folders."""
-    return re.findall("[a-z]+", re.split(r"[/\\]", name)[-1].lower())

@@ -145,14 +145,13 @@ def find_tissue(overview: np.ndarray) -> np.ndarray:
     return (saturation > threshold) & (brightest > 40)
 
 
-def plan_tiles(slide: Slide, tissue: np.ndarray, stride: int, share: float = 0.25) -> np.ndarray:
-    """Lists the tiles whose centre lies on tissue.
+def plan_tiles(slide: Slide, tissue: np.ndarray, stride: int) -> np.ndarray:
+    """Lists the tiles whose centre, 32×32 patch pixels, is tissue for at least a quarter.
 
     Args:
         slide: an open slide.
         tissue: bool (H, W) over the whole slide, at any resolution.
         stride: patch pixels between neighbouring tiles.
-        share: of the centre, 32×32 patch pixels, that must be tissue.
 
     Returns:
         int32 (N, 2): row and column of each tile in the grid; a tile's upper left corner is `stride` times that, in patch
@@ -173,7 +172,7 @@ def plan_tiles(slide: Slide, tissue: np.ndarray, stride: int, share: float = 0.2
     for row in rows:  # a row at a time: the grid of a large slide has millions of places
         upper, lower = sums[top[row]], sums[bottom[row]]
         covered = lower[right] - lower[left] - upper[right] + upper[left]
-        chosen = columns[covered >= share * (bottom[row] - top[row]) * (right - left)]
+        chosen = columns[covered >= 0.25 * (bottom[row] - top[row]) * (right - left)]
         kept.append(np.stack([np.full(len(chosen), row), chosen], axis=1))
     return np.concatenate(kept).astype("int32")
 
@@ -188,14 +187,14 @@ def tile_corners(slide: Slide, tiles: np.ndarray, stride: int) -> np.ndarray:
     return np.rint(tiles[:, ::-1].astype("float64") * stride * slide.scale).astype("int64")
 
 
-def read_tiles(slide: Slide, corners: np.ndarray, batch_size: int, threads: int = 4) -> Iterator[np.ndarray]:
-    """Yields tiles in batches uint8 (n, 96, 96, 3), read by several threads while the batch before is at work."""
+def read_tiles(slide: Slide, corners: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Yields tiles in batches uint8 (n, 96, 96, 3), read by four threads while the batch before is at work."""
 
     def read(corner: np.ndarray) -> np.ndarray:
         return read_area(slide, int(corner[0]), int(corner[1]), TILE, TILE, MICRONS_PER_PIXEL)
 
     starts = range(0, len(corners), batch_size)
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(read, corner) for corner in corners[:batch_size]]
         for start in starts:
             following = [pool.submit(read, corner) for corner in corners[start + batch_size : start + 2 * batch_size]]

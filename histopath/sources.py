@@ -40,13 +40,12 @@ class Source:
     class_names: tuple[str, ...]
 
 
-def read_source(root: Path | str, slide_table: Path | str | None = None) -> Source:
+def read_source(root: Path | str) -> Source:
     """Recognises a layout and reads its labels, slides and list of files; no image is opened.
 
     Args:
-        root: the folder that holds the data.
-        slide_table: CSV with the columns `id` and `slide` (or `wsi`); without it `slides.csv`, `patch_id_wsi_full.csv`
-            or `patch_id_wsi.csv` is taken from the root when one is there.
+        root: the folder that holds the data, and perhaps `slides.csv` (columns `id` and `slide`) or
+            `patch_id_wsi_full.csv` (columns `id` and `wsi`).
 
     Returns:
         The source; its rows run over train, valid and test.
@@ -68,7 +67,7 @@ def read_source(root: Path | str, slide_table: Path | str | None = None) -> Sour
             f"that holds one of these."
         )
     layout, table, class_names = found
-    slide_table = slide_table or find_slide_table(root)
+    slide_table = find_slide_table(root)
     table = join_slides(table, read_slides(slide_table)) if slide_table else table
     return Source(root, layout, table.reset_index(drop=True), class_names)
 

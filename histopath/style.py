@@ -156,10 +156,10 @@ def legend_above(axes: Axes, columns: int = 4) -> None:
     axes.legend(**place, ncols=columns, columnspacing=1.4, handlelength=1.4)
 
 
-def legend_columns(names: Iterable[str], room: float = WIDTH - 0.6) -> int:
-    """How many columns of a legend, from five down to one, fit into so many inches."""
+def legend_columns(names: Iterable[str]) -> int:
+    """How many columns of a legend, from five down to one, fit above a figure."""
     widths = [0.55 + 0.085 * len(str(name)) for name in names]
     for columns in (5, 4, 3, 2):
-        if sum(part.max(initial=0) for part in np.array_split(widths, columns)) <= room:
+        if sum(part.max(initial=0) for part in np.array_split(widths, columns)) <= WIDTH - 0.6:
             return columns
     return 1

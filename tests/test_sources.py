@@ -100,12 +100,10 @@ def test_train_images_without_labels_are_refused(tmp_path):
     assert "train_labels.csv does not exist" in refusal(touch_all(tmp_path, "train/a.tif"), FileNotFoundError)
 
 
-def test_slide_table_is_found_by_itself_and_may_be_replaced(tmp_path):
+def test_slide_table_is_found_by_itself(tmp_path):
     root = write_kaggle(tmp_path / "k", {"b": 1, "a": 0, "c": 0})
     (root / "patch_id_wsi_full.csv").write_text("id,wsi\na,camelyon16_train_tumor_001\nz,other\nb,s2\n")
     assert read_source(root).table["slide"].tolist() == ["s2", "camelyon16_train_tumor_001", ""]
-    (tmp_path / "own.csv").write_text("slide,id\nmine,c\n")
-    assert read_source(root, tmp_path / "own.csv").table["slide"].tolist() == ["", "", "mine"]
 
 
 @pytest.mark.parametrize(
@@ -176,11 +174,6 @@ def test_wrong_slide_table_is_refused(tmp_path, content, expected):
     (root / "slides.csv").write_text(content)
     text = refusal(root)
     assert expected in text and str(root / "slides.csv") in text
-
-
-def test_missing_slide_table_is_refused(tmp_path):
-    root = write_kaggle(tmp_path / "k", {"a": 0})
-    assert "nowhere.csv does not exist" in refusal(root, FileNotFoundError, slide_table=tmp_path / "nowhere.csv")
 
 
 def test_repeated_identical_row_of_a_slide_table_is_harmless(tmp_path):
@@ -313,6 +306,6 @@ def test_a_slide_table_of_other_data_is_refused(tmp_path):
     for name in ("0", "1"):
         (tmp_path / "data" / name).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "data" / name / f"{name}.png"), np.zeros((8, 8, 3), np.uint8))
-    (tmp_path / "other.csv").write_text("id,slide\nabc,s1\n")
+    (tmp_path / "data" / "slides.csv").write_text("id,slide\nabc,s1\n")
     with pytest.raises(ValueError, match="None of the ids of the slide table"):
-        read_source(tmp_path / "data", tmp_path / "other.csv")
+        read_source(tmp_path / "data")
