@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from histopath.backend import first_line, keras
+from histopath.files import InputError
 from histopath.kaggle import find_attached
 
 KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications/"
@@ -123,13 +124,13 @@ def load_weights(network: keras.Model, backbones: tuple[str, ...], weights: str)
             backbone's ImageNet file (its name says `no_top` or `notop`), or a saved network or weight file of the whole.
 
     Raises:
-        ValueError: when a file does not fit the network.
-        FileNotFoundError: when weights cannot be found or fetched; the text names the file and the option.
+        InputError: when a file does not fit the network; when weights cannot be found or
+            fetched; the text names the file and the option.
     """
     path = Path(weights).expanduser()
     if weights == "imagenet":
         if not backbones:
-            raise ValueError(f"{network.name} has no ImageNet weights; train it with weights=none.")
+            raise InputError(f"{network.name} has no ImageNet weights; train it with weights=none.")
         for backbone in backbones:
             _load(network.get_layer(backbone), _imagenet_file(backbone))
     elif path.is_dir() and backbones:
@@ -151,7 +152,7 @@ def _imagenet_file(backbone: str) -> Path:
     try:
         return Path(keras.utils.get_file(source.file, source.url, cache_subdir="models", file_hash=source.md5))
     except Exception as error:
-        raise FileNotFoundError(
+        raise InputError(
             f"The ImageNet weights of {backbone} could not be fetched ({first_line(error)}); fetch {source.url} "
             f"elsewhere and name its folder with --set weights=FOLDER (make run WEIGHTS=FOLDER), or train with weights=none."
         ) from None
@@ -159,9 +160,9 @@ def _imagenet_file(backbone: str) -> Path:
 
 def _load(network: keras.Model, path: Path) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"There is no weight file {path}; name an existing one with --set weights=, or use weights=none.")
+        raise InputError(f"There is no weight file {path}; name an existing one with --set weights=, or use weights=none.")
     try:
         network.load_weights(path)
     except Exception as error:
         reason = first_line(error)
-        raise ValueError(f"{path} does not hold weights of {network.name} ({reason}); give the file of that network.") from None
+        raise InputError(f"{path} does not hold weights of {network.name} ({reason}); give the file of that network.") from None

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from histopath.files import InputError
 from histopath.intervals import bootstrap_auc, checked, delong_interval, operating_points, slide_codes
 
 
@@ -98,7 +99,7 @@ def evaluate(
         as [[tn, fp], [fn, tp]].
 
     Raises:
-        ValueError: for input that cannot be scored, such as one class only; the sentence names the missing class.
+        InputError: for input that cannot be scored, such as one class only; the sentence names the missing class.
     """
     labels, probabilities = checked(labels, probabilities)
     codes, slides = slide_codes(groups, len(labels))
@@ -174,14 +175,14 @@ def mean_colour_baseline(images: np.ndarray, labels: np.ndarray, fit_rows: np.nd
         float64 in [0, 1]: of class 1 (N,) where there are two classes, else of each class (N, K).
 
     Raises:
-        ValueError: when the rows to fit hold one class only, or one of several classes is missing among them.
+        InputError: when the rows to fit hold one class only, or one of several classes is missing among them.
     """
     fit_labels = np.asarray(labels)[fit_rows]
     count = max(2, int(fit_labels.max()) + 1)
     present = np.unique(fit_labels)
     if len(present) < count:
         missing = sorted(set(range(count)) - set(present.tolist()))[0]
-        raise ValueError(f"class {missing} is missing among the patches to fit: give patches of every class.")
+        raise InputError(f"class {missing} is missing among the patches to fit: give patches of every class.")
     model = make_pipeline(StandardScaler(), LogisticRegression())
     model.fit(mean_colour(images, fit_rows), fit_labels)
     p = model.predict_proba(mean_colour(images, score_rows))

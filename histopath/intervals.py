@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from histopath.files import InputError
+
 SHARES = (0.90, 0.95, 0.99)
 
 
@@ -30,7 +32,7 @@ def checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, 
             "patch, both of shape (N,)."
         )
     if labels.size == 0:
-        raise ValueError("there are no patches to score: give at least one patch of each class.")
+        raise InputError("there are no patches to score: give at least one patch of each class.")
     wrong = ~np.isin(labels, (0, 1))
     if wrong.any():
         raise ValueError(
@@ -44,7 +46,7 @@ def checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, 
         )
     present = np.unique(labels)
     if len(present) == 1:
-        raise ValueError(
+        raise InputError(
             f"all {len(labels):,} patches have label {present[0]} and class {1 - int(present[0])} is missing: "
             "an AUC needs both classes."
         )

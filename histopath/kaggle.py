@@ -12,9 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import nbformat
-
-from histopath.files import write_text
+from histopath.files import InputError, make_folder, write_text
 
 COMPETITION = "histopathologic-cancer-detection"
 KERNEL = "histopathologic-cancer-detector"
@@ -60,20 +58,20 @@ def write_bundle(user: str, folder: Path, repository: str = "") -> list[Path]:
         The folders written: `kernel`, and `package` for a kernel without internet.
 
     Raises:
-        ValueError: when the folder exists, or the user's name cannot be one.
-        OSError: when the wheels cannot be fetched.
+        InputError: when the folder exists, or the user's name cannot be one; when the wheels
+            cannot be fetched.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,50}", user):
-        raise ValueError(f"{user!r} is no name on Kaggle; give the one in the address of your profile.")
+        raise InputError(f"{user!r} is no name on Kaggle; give the one in the address of your profile.")
     if folder.exists():
-        raise ValueError(f"{folder} exists already; name another folder with --out.")
+        raise InputError(f"{folder} exists already; name another folder with --out.")
     if any(folder.resolve().is_relative_to(ROOT / name) for name in SOURCE):
-        raise ValueError(f"{folder} lies in what is sent; name a folder beside the project with --out.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+        raise InputError(f"{folder} lies in what is sent; name a folder beside the project with --out.")
+    make_folder(folder.parent)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as part:
         whole = Path(part) / "whole"
         (whole / "kernel").mkdir(parents=True)
-        nbformat.write(_notebook(repository), whole / "kernel" / "detector.ipynb")
+        write_text(whole / "kernel" / "detector.ipynb", _notebook(repository) + "\n")
         write_text(whole / "kernel" / "kernel-metadata.json", json.dumps(_kernel_metadata(user, repository), indent=2) + "\n")
         if not repository:
             _write_package(user, whole / "package")
@@ -100,7 +98,7 @@ def _fetch_wheels(folder: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "pip failed"
-        raise OSError(f"The wheels for the kernel could not be fetched ({reason}); try again with a connection.")
+        raise InputError(f"The wheels for the kernel could not be fetched ({reason}); try again with a connection.")
 
 
 def describe_push(user: str, folders: list[Path]) -> str:
@@ -132,8 +130,10 @@ def _dataset_metadata(user: str) -> dict:
     return {"id": f"{user}/{PACKAGE}", "title": "Histopath package", "licenses": [{"name": "other"}]}
 
 
-def _notebook(repository: str) -> nbformat.NotebookNode:
+def _notebook(repository: str) -> str:
     """A kernel of a few cells: the project, the run, the submission."""
+    import nbformat  # takes seconds to import, and every command reads this module
+
     wanted = " ".join(LACKING)
     if repository:
         fetch = f"!git clone -q {repository} /tmp/detector && pip install -q {wanted}\n%env PYTHONPATH=/tmp/detector"
@@ -155,4 +155,4 @@ def _notebook(repository: str) -> nbformat.NotebookNode:
     for number, cell in enumerate(cells):
         cell.id = f"cell-{number}"
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return notebook
+    return nbformat.writes(notebook)

@@ -13,6 +13,7 @@ import pandas as pd
 from sklearn import metrics
 
 from histopath.evaluation import calibration_error, evaluate, format_interval
+from histopath.files import InputError
 from histopath.intervals import resampled_weights, slide_codes
 from histopath.temperature import both_classes, tempered
 
@@ -37,7 +38,7 @@ def checked_classes(
             f"{len(class_names)} probabilities for every patch, of shapes (N,) and (N, {len(class_names)})."
         )
     if labels.size == 0:
-        raise ValueError("there are no patches to score: give at least one patch of two classes.")
+        raise InputError("there are no patches to score: give at least one patch of two classes.")
     wrong = ~np.isin(labels, np.arange(len(class_names)))
     if wrong.any():
         raise ValueError(
@@ -47,7 +48,7 @@ def checked_classes(
     _check_rows(probabilities)
     present = np.unique(labels).astype(np.int64)
     if len(present) == 1:
-        raise ValueError(f"all {len(labels):,} patches are {class_names[present[0]]}: an AUC needs patches of two classes.")
+        raise InputError(f"all {len(labels):,} patches are {class_names[present[0]]}: an AUC needs patches of two classes.")
     return labels.astype(np.int64), probabilities, present
 
 

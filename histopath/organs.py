@@ -22,6 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from histopath.files import InputError
+
 ORGANS = ("Blood", "Brain", "Breast", "Cervix", "Colon", "Kidney", "Lung", "Lymph", "Mouth")
 MALIGNANCY = ("Benign", "Malignant")
 TASKS = ("organ", "malignancy", "organ+malignancy", "subclass")
@@ -99,12 +101,12 @@ def read_tasks(task: str, layout: str, class_names: tuple[str, ...]) -> tuple[Ta
         One task, or two for `organ+malignancy`, in that order. In other layouts one named `label`: the classes as they are.
 
     Raises:
-        ValueError: when the layout is `multi-cancer` and the task unknown; the text lists the tasks.
+        InputError: when the layout is `multi-cancer` and the task unknown; the text lists the tasks.
     """
     if layout != "multi-cancer":
         return (Task("label", tuple(class_names), np.arange(len(class_names), dtype="int64")),)
     if task not in TASKS:
-        raise ValueError(f"There is no task {task!r} in the Multi Cancer set; choose one of {', '.join(TASKS)}.")
+        raise InputError(f"There is no task {task!r} in the Multi Cancer set; choose one of {', '.join(TASKS)}.")
     return tuple(_make_task(name, class_names) for name in task.split("+"))
 
 

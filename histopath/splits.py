@@ -7,6 +7,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from histopath.duplicates import near_groups
+from histopath.files import InputError
 
 SPLITS = ("train", "val", "holdout")
 COLUMNS = ["row", "id", "split", "label", "slide", "pixel_hash", "look", "twins"]
@@ -38,7 +39,7 @@ def split_patches(
         that looks the same), in the order of the table.
 
     Raises:
-        ValueError: when no patch is labelled, there is one class only, or a class has too few patches or slides to divide.
+        InputError: when no patch is labelled, there is one class only, or a class has too few patches or slides to divide.
     """
     labelled = table.assign(row=np.arange(len(table)))
     labelled = labelled[labelled["label"] >= 0].reset_index(drop=True)
@@ -66,13 +67,13 @@ def check_splits(splits: pd.DataFrame) -> pd.DataFrame:
         One row a split: patches, positives (classes, when there are more than two), slides and distinct images.
 
     Raises:
-        ValueError: when two splits share something, or a split is empty or lacks a class; the text says which.
+        InputError: when two splits share something, or a split is empty or lacks a class; the text says which.
     """
     for column in ("row", "slide", "pixel_hash", "twins"):
         known = splits[splits[column] != ""]
         shared = known.groupby(column)["split"].nunique()
         if (shared > 1).any():
-            raise ValueError(
+            raise InputError(
                 f"The {column} {shared.index[shared > 1][0]} stands in more than one split; if the data comes in parts, "
                 "merge their folders, so that they are split anew."
             )
@@ -80,7 +81,7 @@ def check_splits(splits: pd.DataFrame) -> pd.DataFrame:
     for name in SPLITS:
         classes = splits.loc[splits["split"] == name, "label"].nunique()
         if classes < known_classes:
-            raise ValueError(
+            raise InputError(
                 f"The {name} split has patches of {classes} of the {known_classes} classes, so it cannot be scored; give more"
                 f" patches (or slides) of each class, or change --set {'holdout' if name == 'holdout' else 'val'}_fraction."
             )
@@ -132,13 +133,13 @@ def describe_grouping(splits: pd.DataFrame) -> str:
 def _check_labels(labelled: pd.DataFrame, class_names: Sequence[str]) -> None:
     counts = labelled.groupby("label")["pixel_hash"].nunique()
     if not len(counts):
-        raise ValueError("No patch has a label, so nothing can be trained or scored; give labelled patches.")
+        raise InputError("No patch has a label, so nothing can be trained or scored; give labelled patches.")
     if len(counts) == 1:
-        raise ValueError(f"All {len(labelled):,} labelled patches are of class {counts.index[0]}; training needs two or more.")
+        raise InputError(f"All {len(labelled):,} labelled patches are of class {counts.index[0]}; training needs two or more.")
     rarest = counts.idxmin()
     if counts[rarest] < 3:
         name = class_names[rarest] if rarest < len(class_names) else rarest
-        raise ValueError(
+        raise InputError(
             f"The class {name} has {counts[rarest]} different labelled patches and needs one each in train, val and holdout; "
             "give at least 3, or remove the class."
         )
@@ -153,7 +154,7 @@ def _draw(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
     try:
         _, drawn = train_test_split(firsts["twins"], test_size=fraction, stratify=firsts["label"], random_state=seed)
     except ValueError:
-        raise ValueError(f"{len(firsts):,} different labelled patches are too few to divide; give more patches.") from None
+        raise InputError(f"{len(firsts):,} different labelled patches are too few to divide; give more patches.") from None
     return np.flatnonzero(pool["twins"].isin(drawn))
 
 
@@ -162,7 +163,7 @@ def _draw_fold(labelled: pd.DataFrame, fold: int, folds: int, seed: int) -> np.n
     groups = labelled["slide"].where(labelled["slide"] != "", "twins " + labelled["twins"].astype(str))
     firsts = groups.drop_duplicates().index
     if groups.groupby(labelled["label"]).nunique().min() < folds:
-        raise ValueError(f"A class stands in fewer than {folds} slides or images that differ; give more, or take fewer --folds.")
+        raise InputError(f"A class stands in fewer than {folds} slides or images that differ; give more, or take fewer --folds.")
     if (labelled["slide"] == "").all():  # the same, without a loop over every patch
         divider = StratifiedKFold(folds, shuffle=True, random_state=seed)
         drawn = list(divider.split(firsts, labelled["label"][firsts]))[fold - 1][1]
@@ -174,7 +175,7 @@ def _draw_fold(labelled: pd.DataFrame, fold: int, folds: int, seed: int) -> np.n
 def _draw_slides(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
     folds = max(2, round(1 / fraction))
     if pool["slide"].nunique() < folds:
-        raise ValueError(
+        raise InputError(
             f"{pool['slide'].nunique()} slides are too few to keep {fraction:.0%} of the patches apart by slide;"
             f" give patches of at least {folds} slides, or leave the slide table out."
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from histopath.config import Config, get_config, home
+from histopath.files import InputError
 from histopath.kaggle import find_competition, kaggle_folder
 from histopath.patches import PatchSet, open_patches
 from histopath.progress import say
@@ -107,8 +108,7 @@ def open_workspace(
         The workspace.
 
     Raises:
-        FileNotFoundError: when the full preset has no data.
-        ValueError: for settings or data that cannot be used.
+        InputError: when the full preset has no data; for settings or data that cannot be used.
     """
     write, folder_of, recipe = STORIES[story]
     settings = {key: value for key, value in (("epochs", epochs), ("weights", weights)) if value is not None}
@@ -133,5 +133,5 @@ def _find_data(story: str) -> Path:
     found = find_competition() if story == "pcam" else None
     if found is None:
         place = "the competition's data and found none under /kaggle/input" if story == "pcam" else f"the {story} data"
-        raise FileNotFoundError(f"The full preset needs {place}; name its folder, as in `make run PRESET=full DATA=FOLDER`.")
+        raise InputError(f"The full preset needs {place}; name its folder, as in `make run PRESET=full DATA=FOLDER`.")
     return found

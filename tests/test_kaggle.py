@@ -16,6 +16,7 @@ import pytest
 from histopath import kaggle
 from histopath.backbones import BACKBONES, _imagenet_file
 from histopath.config import home
+from histopath.files import InputError
 from histopath.kaggle import COMPETITION, find_attached, find_competition, write_bundle
 from histopath.models import build_model
 from histopath.workspace import open_workspace
@@ -101,7 +102,7 @@ def test_a_kernel_without_internet_has_the_project_and_its_wheels(tmp_path, whee
 
 def test_without_the_wheels_nothing_is_left(tmp_path, wheels):
     next(wheels.iterdir()).unlink()
-    with pytest.raises(OSError, match="wheels for the kernel could not be fetched"):
+    with pytest.raises(InputError, match="wheels for the kernel could not be fetched"):
         write_bundle("somebody", tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
