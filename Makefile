@@ -41,7 +41,7 @@ nbval: .venv/ready-dev ## run the committed notebooks and compare every output, 
 	HISTOPATH_HOME="$(CURDIR)/build/nbval" $(BIN)/python -m pytest --nbval --nbval-cell-timeout=7200 -p no:cacheprovider notebooks
 
 bench: .venv/ready ## time every stage against the classic notebook and a careful one
-	$(BIN)/python -m histopath bench
+	$(BIN)/python benchmarks/bench.py
 
 notebooks: .venv/ready ## refresh the committed notebooks and the figures in assets/examples/
 	rm -rf build/notebooks && mkdir -p build/notebooks

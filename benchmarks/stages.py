@@ -5,7 +5,7 @@
 WAY is `classic` (as the classic Kaggle notebook does it: files opened one at a time, `ImageDataGenerator` with system 1's
 augmentation, one `predict` call an image), `careful` (as a careful user does it today: `tf.data` with parallel decoding,
 Keras augmentation layers, Keras's Adam, batched `predict`) or `ours`. DIR holds the patches that `bench` writes.
-Files are warm: they are read once before the clock starts. `python -m histopath bench` runs the stages and prints a table.
+Files are warm: they are read once before the clock starts. `bench.py` runs the stages and prints a table.
 `--profile` writes a trace of our training, for TensorBoard or Perfetto.
 """
 

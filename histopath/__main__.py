@@ -1,4 +1,4 @@
-"""The command line: `python -m histopath COMMAND --help`. Bad input ends in one sentence and exit status 2."""
+"""The command line: `python -m histopath COMMAND --help`."""
 
 import json
 import os
@@ -8,12 +8,10 @@ from typing import Annotated
 
 import typer
 
-from histopath.config import get_config, home, parse_copies, parse_settings
-from histopath.files import InputError
+from histopath.config import get_config, home, parse_settings
+from histopath.files import REFUSED, InputError, check_writable, make_folder
 
-# typer carries a click of its own since 0.2x, so the base of its usage errors is looked up rather than imported.
-UsageMistake = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-# What not every environment has, such as Colab's or a kernel without internet → what pip installs it by.
+# What an environment such as Colab's may lack → what `pip install` needs to be told.
 OPTIONAL = {
     "openslide": "openslide-python openslide-bin",
     "papermill": "papermill",
@@ -29,18 +27,18 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
 )
 
 DATA = Annotated[Path, typer.Option("--data", help="Kaggle folder, PCam HDF5 folder or class folders.")]
 RUN = Annotated[str, typer.Option("--run", help="Name of the run, a folder under runs/.")]
 OUT = Annotated[Path, typer.Option("--out", help="CSV file to write.")]
 SLIDES = Annotated[Path | None, typer.Option("--slides", help="CSV id,slide (or id,wsi): split by slide.")]
-VIEWS = Annotated[int, typer.Option("--views", help="Views averaged a patch: 8 (flips and quarter turns) or 1.")]
-SIZE = Annotated[int | None, typer.Option("--size", help="Resize every image to this many pixels a side.")]
+VIEWS = Annotated[int, typer.Option("--views", help="Test-time augmentation: 8 (flips and rotations) or 1.")]
+SIZE = Annotated[int | None, typer.Option("--size", help="Resize every image to this side, in pixels.")]
 
 
-@app.command()
+@app.command(rich_help_panel="Data")
 def sample(
     folder: Annotated[Path | None, typer.Argument(help="Where to write; under data/ by default.")] = None,
     story: Annotated[
@@ -51,14 +49,14 @@ def sample(
     from histopath.workspace import SAMPLES
 
     if story not in SAMPLES:
-        raise ValueError(f"There is no sample {story!r}; choose one of {', '.join(SAMPLES)}.")
+        raise InputError(f"There is no sample {story!r}; choose one of {', '.join(SAMPLES)}.")
     write, folder_of = SAMPLES[story]
     written = write(folder or folder_of(home()))
     count = sum(path.suffix in (".tif", ".jpg") for path in written.rglob("*"))
     print(f"wrote {count} synthetic images to {_shown(written)}; they say nothing about medicine")
 
 
-@app.command()
+@app.command(rich_help_panel="Data")
 def download(
     what: Annotated[str, typer.Argument(help="kaggle (the competition, 6.3 GB, needs an account) or pcam (Zenodo, 7 GB).")],
     folder: Annotated[Path | None, typer.Argument(help="Where to write; data/kaggle or data/pcam by default.")] = None,
@@ -68,13 +66,13 @@ def download(
 
     fetch = {"kaggle": download_kaggle, "pcam": download_pcam}.get(what)
     if fetch is None:
-        raise ValueError(f"There is no data set {what!r} to download; choose kaggle or pcam.")
+        raise InputError(f"There is no data set {what!r} to download; choose kaggle or pcam.")
     folder = folder or home() / "data" / what
     fetch(folder)
     print(f"{_shown(folder)} holds the data; next: python -m histopath pack {_shown(folder)}")
 
 
-@app.command()
+@app.command(rich_help_panel="Data")
 def pack(
     data: Annotated[Path, typer.Argument(help="Folder with the patches.")],
     slides: SLIDES = None,
@@ -91,43 +89,7 @@ def pack(
     print(f"{len(patches.table):,} patches ({labelled:,} labelled) of {patches.layout} are packed and ready")
 
 
-@app.command()
-def run(
-    preset: Annotated[str, typer.Option(help="sample (minutes on two cores) or full (the competition).")] = "sample",
-    data: Annotated[Path | None, typer.Option("--data", help="Your own data folder.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training patches.")] = None,
-    weights: Annotated[str | None, typer.Option(help="imagenet, none, or a file or folder of weights.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="A notebook to run, such as 01_explore; may be given often.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="The notebooks on the other systems as well.")] = False,
-    in_place: Annotated[bool, typer.Option("--in-place", help="Refresh the committed notebooks themselves.")] = False,
-):
-    """Execute the notebooks in order: figures, trained run and submission."""
-    from histopath.notebooks import FOLDER, PCAM, STORY_OF, list_notebooks, run_notebooks
-    from histopath.workspace import open_workspace
-
-    if in_place and (preset, data, epochs, weights) != ("sample", None, None, None):
-        raise ValueError("--in-place refreshes the committed notebooks on the sample; leave the other options out.")
-    names = [path.stem for path in list_notebooks(only) if only or every or path.stem in PCAM]
-    stories = list(dict.fromkeys(STORY_OF.get(name, "pcam") for name in names))
-    if data and len(stories) > 1:
-        raise ValueError(f"--data fits one of {', '.join(stories)}; name the notebooks of one of them with --only.")
-    works = [open_workspace(preset, data, epochs, weights, progress=True, story=story) for story in stories]
-    if "05_submit" in names and not works[0].sample_submission.is_file():
-        names.remove("05_submit")
-        print(f"05_submit is left out: {works[0].patches.root.name} has no sample_submission.csv")
-    parameters = {"preset": preset if preset != "sample" else None, "data_dir": str(data.resolve()) if data else None}
-    parameters |= {"epochs": epochs, "weights": _path_or_word(weights)}
-    target = FOLDER if in_place else home() / "runs" / "notebooks" / works[0].name
-    written = run_notebooks(parameters, target, names)
-    print(f"{len(written)} executed notebooks: {_shown(target)}")
-    figures = dict.fromkeys(_shown(work.figure("any").parent) for work in works)
-    print(f"figures: {', '.join(figures)}; run: {', '.join(_shown(work.run_folder) for work in works)}")
-    if "05_submit" in names:
-        print(f"submission: {_shown(works[0].submission)}")
-    print(f"data: {works[0].words}")
-
-
-@app.command()
+@app.command(rich_help_panel="Training")
 def train(
     data: DATA,
     run: RUN,
@@ -160,105 +122,15 @@ def train(
     print(f"{_shown(finished.folder)} is trained: val AUC {best:.3f} chose the checkpoint; evaluate it on its holdout")
 
 
-@app.command()
-def evaluate(
-    run: RUN,
-    data: DATA,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
-    views: VIEWS = 8,
-    slides: SLIDES = None,
-    shifts: Annotated[bool, typer.Option("--shifts", help="Also score under changed stain, focus, JPEG and brightness.")] = False,
-    figures: Annotated[Path | None, typer.Option(help="Folder into which training and score are drawn.")] = None,
-):
-    """Score a run on labelled patches that it did not learn from."""
-    from histopath.files import check_writable
-    from histopath.scoring import describe_scores, score_run
+@app.command(rich_help_panel="Training")
+def models():
+    """List the networks of the registry."""
+    from histopath.models import describe_registry
 
-    if figures:
-        figures.mkdir(parents=True, exist_ok=True)
-        check_writable(figures / "roc.png")
-    scores = score_run(*_open(run, data, slides), views, progress=True, shifts=shifts, figures=figures)
-    print(json.dumps(scores, indent=2) if as_json else describe_scores(scores))
+    print(describe_registry())
 
 
-@app.command()
-def predict(run: RUN, data: DATA, out: OUT, views: VIEWS = 8):
-    """Write the probability of tumour of every patch under a folder (id,probability)."""
-    from histopath.files import check_writable
-    from histopath.scoring import predict_table
-
-    check_writable(out)
-    table = predict_table(*_open(run, data), out, views, progress=True)
-    print(f"wrote {len(table):,} probabilities to {out}")
-
-
-@app.command()
-def ensemble(
-    runs: Annotated[list[str], typer.Argument(help="Names of two or more runs, folders under runs/.")],
-    data: DATA,
-    out: OUT,
-    views: VIEWS = 8,
-):
-    """Write the plain mean of several runs, in probability and in rank (id,probability,rank and each run)."""
-    from histopath.ensemble import ensemble_table, score_ensemble
-    from histopath.files import check_writable
-    from histopath.patches import open_patches
-    from histopath.runs import open_run
-
-    check_writable(out)
-    members = [open_run(_run_folder(name, shipped=True)) for name in runs]
-    patches = open_patches(data)
-    table = ensemble_table(members, patches, out, views, progress=True)
-    scores = score_ensemble(members, patches, table)
-    unscored = "no labelled patches of both classes that no member learned from, so no score"
-    print(unscored if scores is None else scores.round(3).to_string())
-    print(f"wrote {len(table):,} probabilities of {len(members)} runs and their means to {out}")
-
-
-@app.command()
-def slide(
-    path: Annotated[Path, typer.Argument(help="A slide that OpenSlide reads (SVS, NDPI, pyramidal TIFF), or a folder of them.")],
-    run: RUN,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder to write; slides/NAME OF THE RUN by default.")] = None,
-    stride: Annotated[int, typer.Option(help="Pixels between tiles, at PCam's resolution.")] = 48,
-    views: Annotated[int, typer.Option("--views", help="Views averaged a tile: 1 or 8.")] = 1,
-    microns: Annotated[float | None, typer.Option("--microns-per-pixel", help="Where a file does not say it.")] = None,
-    labels: Annotated[Path | None, typer.Option("--labels", help="CSV slide,label: the ROC of the slides' scores.")] = None,
-    cluster: Annotated[str, typer.Option(help="Address of a Dask scheduler, or a number of workers on this machine.")] = "",
-):
-    """Lay a network over whole slides: heatmaps, scores, regions for QuPath; goes on where it was interrupted.
-
-    A slide that cannot be read stops no other: slides.csv says what is wrong with it, and the status is 0 if one was written.
-    """
-    from histopath.heatmaps import list_slides, rank_slides, read_labels, score_slides
-    from histopath.runs import open_run
-
-    if not 8 <= stride <= 960 or views not in (1, 8):
-        raise ValueError(f"--stride takes 8-960 pixels and --views 1 or 8; got {stride} and {views}.")
-    given = None if labels is None else read_labels(labels)
-    opened, slides = open_run(_run_folder(run, shipped=True)), list_slides(path)
-    out = out or home() / "slides" / opened.folder.name
-    table = score_slides(opened, slides, out, stride=stride, views=views, microns_per_pixel=microns, cluster=cluster)
-    failed = int((table["error"] != "").sum())
-    print(f"wrote {len(table) - failed} of {len(table)} slides to {_shown(out)}")
-    if failed == len(table):
-        raise ValueError(table["error"].iloc[0])
-    if given is not None:
-        print(f"{rank_slides(table, given, out / 'roc.png')}; drawn in {_shown(out / 'roc.png')}")
-
-
-@app.command()
-def submit(run: RUN, data: DATA, out: OUT, views: VIEWS = 8):
-    """Predict the competition's test patches and write the checked Kaggle CSV (id,label)."""
-    from histopath.files import check_writable
-    from histopath.scoring import submit_run
-
-    check_writable(out)
-    checked = submit_run(*_open(run, data), out, views, progress=True)
-    print(f"wrote {checked['rows']:,} rows to {out}; the submission is valid")
-
-
-@app.command()
+@app.command(rich_help_panel="Training")
 def export(run: RUN, out: Annotated[Path, typer.Option("--out", help="Folder to write.")]):
     """Write a run as a small folder in half precision, at most 5 MB, that can be committed or sent."""
     from histopath.pretrained import export_run
@@ -268,45 +140,82 @@ def export(run: RUN, out: Annotated[Path, typer.Option("--out", help="Folder to 
     print(f"wrote {_shown(out)}, {size / 1e6:.1f} MB")
 
 
-@app.command()
-def demo(
-    run: Annotated[
-        str, typer.Option("--run", help="Name of the run that answers; the one in the box by default.")
-    ] = "pretrained",
-    host: Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0 lets others in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to serve at.")] = 7860,
+@app.command(rich_help_panel="Results")
+def evaluate(
+    run: RUN,
+    data: DATA,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
+    views: VIEWS = 8,
+    slides: SLIDES = None,
+    shifts: Annotated[bool, typer.Option("--shifts", help="Also score under changed stain, focus, JPEG and brightness.")] = False,
+    figures: Annotated[Path | None, typer.Option(help="Folder for figures of the training and the score.")] = None,
+    batch: Annotated[Path | None, typer.Option(help="PNG of 16 scored patches with predicted and true label.")] = None,
 ):
-    """Serve a web page on which a patch or a larger image is read."""
-    from histopath.demo import read_examples, serve
+    """Score a run on labelled patches that it did not learn from."""
+    from histopath.scoring import describe_scores, score_run
+
+    if figures:
+        check_writable(make_folder(figures) / "roc.png")
+    if batch:
+        check_writable(batch)
+    opened, patches = _open(run, data, slides)
+    scores = score_run(opened, patches, views, progress=True, shifts=shifts, figures=figures)
+    if batch:
+        _draw_batch(opened, patches, batch)
+    print(json.dumps(scores, indent=2) if as_json else describe_scores(scores))
+
+
+def _draw_batch(run, patches, file: Path) -> None:
+    """Draws patches that a run did not learn from, with predicted and true label."""
+    from histopath.pages import batch_page
+    from histopath.scoring import draw_batch
+    from histopath.style import export
+
+    drawn = draw_batch(run, patches)
+    export(batch_page(patches.images[drawn["row"]], drawn["truth"], drawn["prediction"], drawn["probability"]), file)
+
+
+@app.command(rich_help_panel="Results")
+def predict(
+    runs: Annotated[list[str], typer.Option("--run", help="Name of a run; give it several times for an ensemble.")],
+    data: DATA,
+    out: OUT,
+    views: VIEWS = 8,
+):
+    """Write the probability of tumor of every patch under a folder (id,probability).
+
+    Several runs are an ensemble: the file holds the mean probability, the mean rank and a column for
+    each run. Where patches are labelled and no run learned from them, their scores are printed.
+    """
+    from histopath.ensemble import ensemble_table, score_ensemble
+    from histopath.patches import open_patches
     from histopath.runs import open_run
-    from histopath.workspace import synthetic_slide
+    from histopath.scoring import predict_table
 
-    opened = open_run(_run_folder(run, shipped=True))
-    if not 0 < port < 65536:
-        raise ValueError(f"--port takes a number of 1-65535, and got {port}.")
-    serve(opened, read_examples(synthetic_slide()), host, port)
-
-
-@app.command("kaggle-bundle")
-def kaggle_bundle(
-    user: Annotated[str, typer.Argument(help="Your name on Kaggle.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder to write; must not exist.")],
-    repository: Annotated[
-        str, typer.Option(help="Address of a git repository of this project; the kernel then uses the internet.")
-    ] = "",
-    weights_dataset: Annotated[str, typer.Option(help="USER/NAME of a Kaggle data set with the ImageNet weight files.")] = "",
-):
-    """Write the folders that `kaggle datasets create` and `kaggle kernels push` take."""
-    from histopath.backbones import BACKBONES
-    from histopath.kaggle import describe_push, write_bundle
-    from histopath.models import REGISTRY
-
-    folders = write_bundle(user, out, repository, weights_dataset)
-    urls = [BACKBONES[name].url for name in REGISTRY["xception_nasnet"].backbones]
-    print(describe_push(user, folders, weights_dataset, {url.split("/")[-1]: url for url in urls}))
+    check_writable(out)
+    opened = [open_run(_run_folder(name, shipped=True)) for name in runs]
+    patches = open_patches(data, size=opened[0].config.size or None)
+    if len(opened) == 1:
+        table = predict_table(opened[0], patches, out, views, progress=True)
+    else:
+        table = ensemble_table(opened, patches, out, views, progress=True)
+        scores = score_ensemble(opened, patches, table)
+        unscored = "no score: there are no labelled patches of both classes that none of the runs learned from"
+        print(unscored if scores is None else scores.round(3).to_string())
+    print(f"wrote {len(table):,} probabilities to {out}")
 
 
-@app.command("check-submission")
+@app.command(rich_help_panel="Results")
+def submit(run: RUN, data: DATA, out: OUT, views: VIEWS = 8):
+    """Predict the competition's test patches and write the checked Kaggle CSV (id,label)."""
+    from histopath.scoring import submit_run
+
+    check_writable(out)
+    checked = submit_run(*_open(run, data), out, views, progress=True)
+    print(f"wrote {checked['rows']:,} rows to {out}; the submission is valid")
+
+
+@app.command("check-submission", rich_help_panel="Results")
 def check_submission(
     file: Annotated[Path, typer.Argument(help="The CSV to check.")],
     sample: Annotated[
@@ -325,100 +234,132 @@ def check_submission(
     print(f"{file} is valid: {checked['rows']:,} rows, mean probability {checked['mean']:.3f}")
 
 
-@app.command("show-batch")
-def show_batch(
+@app.command(rich_help_panel="Slides and web page")
+def slide(
+    path: Annotated[Path, typer.Argument(help="A slide that OpenSlide reads (SVS, NDPI, pyramidal TIFF), or a folder of them.")],
     run: RUN,
-    data: DATA,
-    out: Annotated[Path, typer.Option("--out", help="PNG file to write.")],
-    count: Annotated[int, typer.Option(help="How many patches.")] = 16,
-    seed: Annotated[int, typer.Option(help="Another number draws others.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write; slides/NAME OF THE RUN by default.")] = None,
+    stride: Annotated[int, typer.Option(help="Pixels between tiles, at PCam's resolution.")] = 48,
+    views: Annotated[int, typer.Option("--views", help="Views averaged a tile: 1 or 8.")] = 1,
+    microns: Annotated[float | None, typer.Option("--microns-per-pixel", help="Where a file does not say it.")] = None,
+    labels: Annotated[Path | None, typer.Option("--labels", help="CSV slide,label: the ROC of the slides' scores.")] = None,
+    cluster: Annotated[str, typer.Option(help="Address of a Dask scheduler, or a number of workers on this machine.")] = "",
 ):
-    """Draw patches that a run did not learn from, with predicted and true label, on the screen and as a picture."""
-    from histopath.figures import export
-    from histopath.files import check_writable
-    from histopath.pages import batch_page
-    from histopath.scoring import draw_batch
+    """Lay a network over whole slides: heatmaps, scores, regions for QuPath; goes on where it was interrupted.
 
-    check_writable(out)
-    opened, patches = _open(run, data)
-    drawn = draw_batch(opened, patches, count, seed)
-    for row in drawn.itertuples():
-        print(f"{row.id}  predicted: {row.prediction} ({row.probability:.2f})  correct label: {row.truth}")
-    export(batch_page(patches.images[drawn["row"]], drawn["truth"], drawn["prediction"], drawn["probability"]), out)
-    right = int((drawn["truth"] == drawn["prediction"]).sum())
-    print(f"{right} of {len(drawn)} are right; wrote {_shown(out)}")
+    A slide that cannot be read stops no other: slides.csv says what is wrong with it, and the status is 0 if one was written.
+    """
+    from histopath.heatmaps import list_slides, rank_slides, read_labels, score_slides
+    from histopath.runs import open_run
+
+    if not 8 <= stride <= 960 or views not in (1, 8):
+        raise InputError(f"--stride takes 8-960 pixels and --views 1 or 8; got {stride} and {views}.")
+    given = None if labels is None else read_labels(labels)
+    opened, slides = open_run(_run_folder(run, shipped=True)), list_slides(path)
+    out = out or home() / "slides" / opened.folder.name
+    table = score_slides(opened, slides, out, stride=stride, views=views, microns_per_pixel=microns, cluster=cluster)
+    failed = int((table["error"] != "").sum())
+    print(f"wrote {len(table) - failed} of {len(table)} slides to {_shown(out)}")
+    if failed == len(table):
+        raise InputError(table["error"].iloc[0])
+    if given is not None:
+        print(f"{rank_slides(table, given, out / 'roc.png')}; drawn in {_shown(out / 'roc.png')}")
 
 
-@app.command()
-def augment(
-    source: Annotated[Path, typer.Argument(help="Class folders of images.")],
-    target: Annotated[Path, typer.Argument(help="Where to write the copies.")],
-    copies: Annotated[str | None, typer.Option(help="Files an image becomes: 6, or one number a class, 20,6.")] = None,
-    size: SIZE = None,
-    seed: Annotated[int, typer.Option(help="Another number turns them otherwise.")] = 0,
+@app.command(rich_help_panel="Slides and web page")
+def demo(
+    run: Annotated[
+        str, typer.Option("--run", help="Name of the run that answers; the one in the box by default.")
+    ] = "pretrained",
+    host: Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0 lets others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to serve at.")] = 7860,
 ):
-    """Write turned and flipped copies of every image as TIFF, balancing the classes; slides.csv keeps the copies together."""
-    from histopath.copies import write_copies
-    from histopath.sources import read_source
+    """Serve a web page on which a patch or a larger image is read."""
+    from histopath.demo import read_examples, serve
+    from histopath.runs import open_run
+    from histopath.workspace import synthetic_slide
 
-    names = read_source(source).class_names
-    numbers = None if copies is None else dict(zip(names, parse_copies(copies, len(names)), strict=True))
-    count = write_copies(source, target, numbers, size, seed)
-    print(f"{count:,} TIFFs in {_shown(target)}; slides.csv there keeps the copies of one slice in one split")
-
-
-@app.command()
-def models():
-    """List the networks of the registry."""
-    from histopath.models import describe_registry
-
-    print(describe_registry())
+    opened = open_run(_run_folder(run, shipped=True))
+    if not 0 < port < 65536:
+        raise InputError(f"--port takes a number of 1-65535, and got {port}.")
+    serve(opened, read_examples(synthetic_slide()), host, port)
 
 
-@app.command()
-def bench(
-    patches: Annotated[int, typer.Option(help="Patches to generate, read, feed and predict.")] = 2000,
-    steps: Annotated[int, typer.Option(help="Training steps of each measurement.")] = 24,
-    repeats: Annotated[int, typer.Option(help="Measurements of each stage; the table holds medians.")] = 1,
-    only: Annotated[list[str] | None, typer.Option(help="read, feed, train or predict; may be given often.")] = None,
-    batch: Annotated[int, typer.Option(help="Patches in a training step.")] = 16,
-    precision: Annotated[str, typer.Option(help="Of our training: auto, float32, mixed_bfloat16, mixed_float16.")] = "auto",
+@app.command(rich_help_panel="Notebooks and Kaggle")
+def run(
+    preset: Annotated[str, typer.Option(help="sample (minutes on two cores) or full (the competition).")] = "sample",
+    data: Annotated[Path | None, typer.Option("--data", help="Your own data folder.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training patches.")] = None,
+    weights: Annotated[str | None, typer.Option(help="imagenet, none, or a file or folder of weights.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A notebook to run, such as 01_explore; may be given often.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="The notebooks on the other systems as well.")] = False,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Refresh the committed notebooks themselves.")] = False,
 ):
-    """Time every stage against the classic notebook and a careful one on this machine, and print the table."""
-    from histopath.bench import describe, measure, summarise
+    """Execute the notebooks in order: figures, trained run and submission."""
+    from histopath.notebooks import FOLDER, PCAM, STORY_OF, list_notebooks, run_notebooks
+    from histopath.workspace import open_workspace
 
-    print(describe(summarise(measure(patches, steps, repeats, only, batch=batch, precision=precision))))
+    if in_place and (preset, data, epochs, weights) != ("sample", None, None, None):
+        raise InputError("--in-place refreshes the committed notebooks on the sample; leave the other options out.")
+    names = [path.stem for path in list_notebooks(only) if only or every or path.stem in PCAM]
+    stories = list(dict.fromkeys(STORY_OF.get(name, "pcam") for name in names))
+    if data and len(stories) > 1:
+        raise InputError(f"--data fits one of {', '.join(stories)}; name the notebooks of one of them with --only.")
+    works = [open_workspace(preset, data, epochs, weights, progress=True, story=story) for story in stories]
+    if "05_submit" in names and not works[0].sample_submission.is_file():
+        names.remove("05_submit")
+        print(f"05_submit is left out: {works[0].patches.root.name} has no sample_submission.csv")
+    parameters = {"preset": preset if preset != "sample" else None, "data_dir": str(data.resolve()) if data else None}
+    parameters |= {"epochs": epochs, "weights": _path_or_word(weights)}
+    target = FOLDER if in_place else home() / "runs" / "notebooks" / works[0].name
+    written = run_notebooks(parameters, target, names)
+    print(f"{len(written)} executed notebooks: {_shown(target)}")
+    figures = dict.fromkeys(_shown(work.figure("any").parent) for work in works)
+    print(f"figures: {', '.join(figures)}; run: {', '.join(_shown(work.run_folder) for work in works)}")
+    if "05_submit" in names:
+        print(f"submission: {_shown(works[0].submission)}")
+    print(f"data: {works[0].words}")
+
+
+@app.command("kaggle-bundle", rich_help_panel="Notebooks and Kaggle")
+def kaggle_bundle(
+    user: Annotated[str, typer.Argument(help="Your name on Kaggle.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; must not exist.")],
+    repository: Annotated[
+        str, typer.Option(help="Address of a git repository of this project; the kernel then uses the internet.")
+    ] = "",
+    weights_dataset: Annotated[str, typer.Option(help="USER/NAME of a Kaggle data set with the ImageNet weight files.")] = "",
+):
+    """Write the folders that `kaggle datasets create` and `kaggle kernels push` take."""
+    from histopath.backbones import BACKBONES
+    from histopath.kaggle import describe_push, write_bundle
+    from histopath.models import REGISTRY
+
+    folders = write_bundle(user, out, repository, weights_dataset)
+    urls = [BACKBONES[name].url for name in REGISTRY["xception_nasnet"].backbones]
+    print(describe_push(user, folders, weights_dataset, {url.split("/")[-1]: url for url in urls}))
 
 
 def main() -> None:
-    """Runs a command; turns bad input into one sentence on stderr and exit status 2."""
+    """Runs a command. What the user can mend ends in one sentence and status 2; a bug keeps its traceback and status 1."""
     try:
-        status = app(standalone_mode=False)
-    except (typer.Abort, KeyboardInterrupt):
-        _stop(INTERRUPTED, 130)
-    except UsageMistake as error:
-        error.show()
-        sys.exit(error.exit_code)
+        app()
+    except InputError as error:
+        _stop(" ".join(str(error).split()), 2)
     except ModuleNotFoundError as error:
         # OpenSlide's own error, where its library is missing, names no module.
         module = (error.name or "openslide" * ("OpenSlide" in str(error))).split(".")[0]
         if module not in OPTIONAL:
             raise
         _stop(f"This command needs {module}, which is not installed; run `pip install {OPTIONAL[module]}`.", 2)
-    except (ValueError, OSError) as error:
-        if os.environ.get("HISTOPATH_TRACEBACK"):
+    except OSError as error:
+        if error.errno not in REFUSED:
             raise
-        _stop(_sentence(error), 2)
-    if status == 130:
-        _stop(INTERRUPTED, 130)
-    sys.exit(status or 0)
-
-
-def _sentence(error: Exception) -> str:
-    """What is said of an error; those of the system name a file and no cure."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{os.fsdecode(error.filename)} cannot be used ({error.strerror}); look what is there, or name another path."
-    return " ".join(str(error).split())
+        _stop(f"{error.filename or 'A file'} cannot be used ({error.strerror}); allow it or free some space.", 2)
+    except SystemExit as status:
+        if status.code == 130:  # Ctrl-C
+            _stop(INTERRUPTED, 130)
+        raise
 
 
 def _stop(sentence: str, status: int) -> None:
@@ -444,14 +385,14 @@ def _run_folder(name: str, shipped: bool = False) -> Path:
         from histopath.pretrained import FOLDER
 
         if not shipped:
-            raise ValueError("pretrained is the network in the box, which only answers; name another run with --run.")
+            raise InputError("pretrained is the network in the box, which only answers; name another run with --run.")
         if not FOLDER.is_dir():
-            raise FileNotFoundError(f"{FOLDER} is missing, which holds the network in the box; restore it from the repository.")
+            raise InputError(f"{FOLDER} is missing, which holds the network in the box; restore it from the repository.")
         return FOLDER
     runs = (home() / "runs").resolve()
     folder = (runs / name).resolve()
     if not name.strip() or folder == runs or not folder.is_relative_to(runs):
-        raise ValueError(f"--run takes the name of a folder under runs/, such as --run mine, and got {name!r}.")
+        raise InputError(f"--run takes the name of a folder under runs/, such as --run mine, and got {name!r}.")
     return folder
 
 

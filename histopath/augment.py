@@ -13,8 +13,8 @@ STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], 
 class Augmentation(keras.layers.Layer):
     """Base of the random layers: works in float, gives back the type it was given, does nothing outside training."""
 
-    def __init__(self, seed: int = 0, **how):
-        super().__init__(**how)
+    def __init__(self, seed: int = 0, **kwargs):
+        super().__init__(**kwargs)
         self.seed = seed
         self.random = keras.random.SeedGenerator(seed)
 
@@ -50,8 +50,8 @@ class RandomDihedral(Augmentation):
 class RandomShift(Augmentation):
     """Moves each patch by up to `pixels` along either axis; the edge is filled by reflection, the centre stays central."""
 
-    def __init__(self, pixels: int = 4, **how):
-        super().__init__(**how)
+    def __init__(self, pixels: int = 4, **kwargs):
+        super().__init__(**kwargs)
         self.pixels = pixels
 
     def vary(self, images):
@@ -72,8 +72,8 @@ class RandomStain(Augmentation):
     Densities are only scaled, so white, which has none, stays white.
     """
 
-    def __init__(self, strength: float = 0.2, **how):
-        super().__init__(**how)
+    def __init__(self, strength: float = 0.2, **kwargs):
+        super().__init__(**kwargs)
         self.strength = strength
 
     def vary(self, images):
@@ -90,8 +90,8 @@ class RandomStain(Augmentation):
 class RandomLight(Augmentation):
     """Multiplies each patch by 1 ± `strength`, and each of its channels by 1 ± a quarter of that: another lamp or exposure."""
 
-    def __init__(self, strength: float = 0.2, **how):
-        super().__init__(**how)
+    def __init__(self, strength: float = 0.2, **kwargs):
+        super().__init__(**kwargs)
         self.strength = strength
 
     def vary(self, images):
@@ -110,8 +110,8 @@ class RandomFocus(Augmentation):
 
     sigma, reach = 1.5, 4  # pixels
 
-    def __init__(self, strength: float = 1.0, **how):
-        super().__init__(**how)
+    def __init__(self, strength: float = 1.0, **kwargs):
+        super().__init__(**kwargs)
         self.strength = strength
         line = np.exp(-0.5 * (np.arange(-self.reach, self.reach + 1) / self.sigma) ** 2)
         self.line = (line / line.sum()).astype("float32")

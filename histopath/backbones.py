@@ -124,13 +124,13 @@ def load_weights(network: keras.Model, backbones: tuple[str, ...], weights: str)
             backbone's ImageNet file (its name says `no_top` or `notop`), or a saved network or weight file of the whole.
 
     Raises:
-        ValueError: when a file does not fit the network.
-        FileNotFoundError: when weights cannot be found or fetched; the text names the file and the option.
+        InputError: when a file does not fit the network; when weights cannot be found or
+            fetched; the text names the file and the option.
     """
     path = Path(weights).expanduser()
     if weights == "imagenet":
         if not backbones:
-            raise ValueError(f"{network.name} has no ImageNet weights; train it with weights=none.")
+            raise InputError(f"{network.name} has no ImageNet weights; train it with weights=none.")
         for backbone in backbones:
             _load(network.get_layer(backbone), _imagenet_file(backbone))
     elif path.is_dir() and backbones:
@@ -172,4 +172,4 @@ def _load(network: keras.Model, path: Path) -> None:
         network.load_weights(path)
     except Exception as error:
         reason = first_line(error)
-        raise ValueError(f"{path} does not hold weights of {network.name} ({reason}); give the file of that network.") from None
+        raise InputError(f"{path} does not hold weights of {network.name} ({reason}); give the file of that network.") from None

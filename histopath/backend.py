@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import numpy as np
 
 from histopath.config import home
+from histopath.files import InputError
 
 
 @contextmanager
@@ -114,12 +115,12 @@ def join_processes() -> tuple[int, int]:
     `keras.distribution.initialize`. It has to be called before anything is computed.
 
     Raises:
-        ValueError: when the backend cannot do it, or the others are not met.
+        InputError: when the backend cannot do it, or the others are not met.
     """
     if int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES") or 1) == 1:
         return 0, 1
     if keras.backend.backend() != "jax":
-        raise ValueError("Several processes train together with KERAS_BACKEND=jax alone; Keras cannot do it on TensorFlow yet.")
+        raise InputError("Several processes train together with KERAS_BACKEND=jax alone; Keras cannot do it on TensorFlow yet.")
     import jax
 
     if not jax.distributed.is_initialized():
@@ -127,11 +128,11 @@ def join_processes() -> tuple[int, int]:
         try:
             socket.gethostbyname(name)
         except OSError:
-            raise ValueError(f"JAX must look up the name of this machine, {name}, and cannot; add it to /etc/hosts.") from None
+            raise InputError(f"JAX must look up the name of this machine, {name}, and cannot; add it to /etc/hosts.") from None
         try:
             keras.distribution.initialize()
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"The other processes were not met ({first_line(error)}); start all of them again.") from None
+            raise InputError(f"The other processes were not met ({first_line(error)}); start all of them again.") from None
     return jax.process_index(), jax.process_count()
 
 
@@ -187,14 +188,14 @@ def several_devices(count: int) -> tuple[AbstractContextManager, int]:
         The scope in which network and optimiser are to be built, and the number of devices.
 
     Raises:
-        ValueError: when there are fewer devices, or the backend cannot do it.
+        InputError: when there are fewer devices, or the backend cannot do it.
     """
     names, processes = accelerators(), join_processes()[1]
     count = count or max(processes, len(names))
     if count == 1:
         return nullcontext(), 1
     if names and count > len(names):
-        raise ValueError(f"There are {len(names)} accelerators here, not {count}; give --set devices={len(names)}.")
+        raise InputError(f"There are {len(names)} accelerators here, not {count}; give --set devices={len(names)}.")
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -204,13 +205,13 @@ def several_devices(count: int) -> tuple[AbstractContextManager, int]:
                 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], virtual)
             except RuntimeError:  # they were set up before
                 if len(tf.config.list_logical_devices("CPU")) < count:
-                    raise ValueError(f"The processor cannot be split into {count} any more; start a new process.") from None
+                    raise InputError(f"The processor cannot be split into {count} any more; start a new process.") from None
         kind = "GPU" if names else "CPU"
         return tf.distribute.MirroredStrategy([f"{kind}:{number}" for number in range(count)]).scope(), count
     if keras.backend.backend() == "jax":
         names = names or keras.distribution.list_devices()
         if count > len(names):
             flag = f"XLA_FLAGS=--xla_force_host_platform_device_count={count}"
-            raise ValueError(f"JAX sees {len(names)} devices, not {count}; a processor is split by {flag}.")
+            raise InputError(f"JAX sees {len(names)} devices, not {count}; a processor is split by {flag}.")
         return keras.distribution.DataParallel(devices=names[:count], auto_shard_dataset=False).scope(), count
-    raise ValueError(f"Several devices need KERAS_BACKEND=tensorflow or jax, not {keras.backend.backend()}.")
+    raise InputError(f"Several devices need KERAS_BACKEND=tensorflow or jax, not {keras.backend.backend()}.")

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from histopath.files import InputError
 from histopath.kaggle import kaggle_folder
 
 MICRONS_PER_PIXEL = 0.972  # of PCam's patches: level 2 of CAMELYON16's slides, four times 0.243
@@ -224,7 +225,7 @@ def get_config(preset: str = "sample", recipe: str = "xception_nasnet", settings
         The complete, checked settings.
 
     Raises:
-        ValueError: when a name, a field or a value is unknown or out of range; the text lists what is possible.
+        InputError: when a name, a field or a value is unknown or out of range; the text lists what is possible.
     """
     _check_choice("preset", preset, tuple(PRESETS))
     _check_choice("recipe", recipe, tuple(RECIPES))
@@ -240,25 +241,25 @@ def read_config(path: Path) -> Config:
     """Reads a run's `config.json`, as written by `Config.to_json`.
 
     Raises:
-        ValueError: when the file is not the JSON of a Config; train the run again.
+        InputError: when the file is not the JSON of a Config; train the run again.
     """
     try:
         values = json.loads(path.read_text())
         config = Config(**{key: _convert(key, value) for key, value in values.items() if key not in ("preset", "recipe")})
         return dataclasses.replace(config, preset=values["preset"], recipe=values["recipe"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} does not hold the settings of a run ({error}); delete the run and train it again.") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} does not hold the settings of a run ({error}); delete the run and train it again.") from None
 
 
 def parse_settings(pairs: list[str]) -> dict[str, str]:
     """Turns `["epochs=3", "batch_size=8"]` into a dictionary for `get_config`.
 
     Raises:
-        ValueError: when a pair has no `=`.
+        InputError: when a pair has no `=`.
     """
     wrong = [pair for pair in pairs if "=" not in pair]
     if wrong:
-        raise ValueError(f"--set takes key=value, for example --set epochs=3, and got {wrong[0]!r}.")
+        raise InputError(f"--set takes key=value, for example --set epochs=3, and got {wrong[0]!r}.")
     return {key.strip(): value.strip() for key, value in (pair.split("=", 1) for pair in pairs)}
 
 
@@ -266,13 +267,13 @@ def parse_copies(copies: str, classes: int) -> tuple[int, ...]:
     """Turns the setting `copies` into one number a class.
 
     Raises:
-        ValueError: when a number is not a whole one above 0, or there are neither one nor as many as classes.
+        InputError: when a number is not a whole one above 0, or there are neither one nor as many as classes.
     """
     parts = str(copies).split(",")
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise ValueError(f"The setting copies takes whole numbers above 0, such as 6 or 20,6, and is {copies!r}.")
+        raise InputError(f"The setting copies takes whole numbers above 0, such as 6 or 20,6, and is {copies!r}.")
     if len(parts) not in (1, classes) and classes > 1:
-        raise ValueError(
+        raise InputError(
             f"The setting copies gives {len(parts)} numbers for {classes} classes; give one a class, or one for all."
         )
     return tuple(int(part) for part in parts) * (classes if len(parts) == 1 else 1)
@@ -292,19 +293,19 @@ def _convert(key: str, value: object) -> object:
     fields = {field.name: field.type for field in dataclasses.fields(Config)}
     if key not in fields or key in ("preset", "recipe"):
         names = ", ".join(name for name in fields if name not in ("preset", "recipe"))
-        raise ValueError(f"{key!r} is not a setting; the settings are {names}.")
+        raise InputError(f"{key!r} is not a setting; the settings are {names}.")
     kind = fields[key]
     try:
         if kind is bool and isinstance(value, str):
             return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
         return kind(value)
     except (KeyError, ValueError):
-        raise ValueError(f"The setting {key} takes {kind.__name__} and got {value!r}.") from None
+        raise InputError(f"The setting {key} takes {kind.__name__} and got {value!r}.") from None
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"There is no {what} {value!r}; choose one of {', '.join(choices)}.")
+        raise InputError(f"There is no {what} {value!r}; choose one of {', '.join(choices)}.")
 
 
 def _check_ranges(config: Config) -> None:
@@ -315,25 +316,25 @@ def _check_ranges(config: Config) -> None:
     above = ("batch_size", "epochs", "predict_batch", "norm_patches", "patience", "steps_per_execution")
     for key in (*above, "learning_rate", "clip_norm"):
         if not 0 < getattr(config, key) < float("inf"):
-            raise ValueError(f"The setting {key} must be above 0 and finite and is {getattr(config, key)}.")
+            raise InputError(f"The setting {key} must be above 0 and finite and is {getattr(config, key)}.")
     for key in ("val_fraction", "holdout_fraction", "ema_momentum", "dropout", "warmup", "label_smoothing", "stain", "light"):
         if not 0 <= getattr(config, key) < 1:
-            raise ValueError(f"The setting {key} must lie in [0, 1) and is {getattr(config, key)}.")
+            raise InputError(f"The setting {key} must lie in [0, 1) and is {getattr(config, key)}.")
     if not 0 < config.val_fraction + config.holdout_fraction < 1 or not config.val_fraction or not config.holdout_fraction:
-        raise ValueError("val_fraction and holdout_fraction must both be above 0 and leave something for training.")
+        raise InputError("val_fraction and holdout_fraction must both be above 0 and leave something for training.")
     if config.size and not 16 <= config.size <= 4096:
-        raise ValueError(f"The setting size must be 0 or lie in 16-4096 pixels and is {config.size}.")
+        raise InputError(f"The setting size must be 0 or lie in 16-4096 pixels and is {config.size}.")
     if config.folds == 1 or not 0 <= config.fold <= config.folds:
-        raise ValueError(
+        raise InputError(
             f"The setting folds takes 0 or at least 2, and is {config.folds}; fold is one of them, not {config.fold}."
         )
     for key in ("epoch_steps", "unfreeze_epoch", "devices", "folds"):
         if getattr(config, key) < 0:
-            raise ValueError(f"The setting {key} must be 0 or above and is {getattr(config, key)}.")
+            raise InputError(f"The setting {key} must be 0 or above and is {getattr(config, key)}.")
     parse_copies(config.copies, 1)
     if not 0 <= config.focus <= 1:
-        raise ValueError(f"The setting focus is a share: it must lie in 0-1 and is {config.focus}.")
+        raise InputError(f"The setting focus is a share: it must lie in 0-1 and is {config.focus}.")
     if not 0 <= config.shift <= 32:
-        raise ValueError(f"The setting shift must lie in 0-32 pixels and is {config.shift}.")
+        raise InputError(f"The setting shift must lie in 0-32 pixels and is {config.shift}.")
     if not 0 <= config.seed < 2**31:
-        raise ValueError(f"The setting seed must lie in 0-{2**31 - 1} and is {config.seed}.")
+        raise InputError(f"The setting seed must lie in 0-{2**31 - 1} and is {config.seed}.")

@@ -15,22 +15,20 @@ ARROW = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.3, "shrinkA": 0, "shr
 
 
 @styled
-def centre_shift(ours: int = 4, classic: float = 0.3, size: int = 96, centre: int = 32) -> Figure:
+def centre_shift(ours: int = 4) -> Figure:
     """How much of the labelled centre is still in the centre after a shift: plain geometry of two squares.
 
     Args:
         ours: largest shift of this project, in pixels.
-        classic: largest shift of system 1, as a share of the patch's side.
-        size: side of a patch, in pixels.
-        centre: side of the labelled square, in pixels.
     """
+    centre, classic = 32, 0.3  # side of the labelled square in pixels; largest shift of system 1, as a share of 96 pixels
     figure, axes = new_figure(3.5)
     axes = axes[0, 0]
     shifts = np.arange(0, centre + 5)
     kept = np.clip(1 - shifts / centre, 0, 1)
     axes.plot(shifts, kept, color=COLOURS[0], label="along one side")
     axes.plot(shifts, kept**2, color=COLOURS[3], label="along both sides")
-    for shift, name in ((ours, f"ours: at most {ours} px"), (classic * size, f"classic: up to {classic:.0%}")):
+    for shift, name in ((ours, f"ours: at most {ours} px"), (classic * 96, f"classic: up to {classic:.0%}")):
         left = max(0.0, 1 - shift / centre)
         axes.axvline(shift, color=GREY, linestyle=":", linewidth=1.6)
         axes.scatter([shift, shift], [left, left**2], color=[COLOURS[0], COLOURS[3]], zorder=3, s=46)

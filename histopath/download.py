@@ -15,8 +15,8 @@ import pooch
 import requests
 import urllib3
 
+from histopath.files import NO_SPACE, InputError, make_folder
 from histopath.kaggle import COMPETITION
-from histopath.packing import NO_SPACE
 from histopath.progress import progress_bar, say
 
 PCAM_URL = "https://zenodo.org/records/2546921/files/"
@@ -53,10 +53,10 @@ def download_pcam(folder: Path, url: str = PCAM_URL, checksums: dict[str, str] =
         The files.
 
     Raises:
-        ValueError: when the network or the server fails for good, the disk is too small, or a checksum is wrong; each in one
+        InputError: when the network or the server fails for good, the disk is too small, or a checksum is wrong; each in one
             sentence with the cure.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     wanted = [name for name, md5 in checksums.items() if not _is_whole(folder / name, md5)]
     pooch.get_logger().setLevel("WARNING")
     downloads = {name: Download(url + name, folder / name, timeout) for name in wanted}
@@ -68,7 +68,7 @@ def download_pcam(folder: Path, url: str = PCAM_URL, checksums: dict[str, str] =
             if "does not match the known hash" not in str(error):
                 raise
             aside = _set_aside(download.part, folder / name)
-            raise ValueError(
+            raise InputError(
                 f"{name} came with another checksum than PCam's and is set aside as {aside.name}; run the same command again."
             ) from None
         download.part.unlink()
@@ -93,7 +93,7 @@ def _set_aside(path: Path, name: Path) -> Path:
 def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed + SPARE > free:
-        raise ValueError(
+        raise InputError(
             f"{folder} has {free / 1e9:.1f} GB free and the download needs {(needed + SPARE) / 1e9:.1f}; free some, or give "
             "another folder."
         )
@@ -143,7 +143,7 @@ class Download:
                 failures = 1 if self.finished > before else failures + 1
                 if failures == ATTEMPTS:
                     got = f", with {self.finished:,} of {self.size:,} bytes here" if self.finished else ""
-                    raise ValueError(
+                    raise InputError(
                         f"{cut}, {ATTEMPTS} times in a row{got}; run the same command again, it goes on from there."
                     ) from None
                 time.sleep(min(30, self.timeout[0] * 2**failures / 20))
@@ -181,9 +181,9 @@ class Download:
         if response.status_code >= 500 or response.status_code == 429:
             raise ConnectionCut(answer)
         if response.status_code >= 400:
-            raise ValueError(f"{self.path.name} cannot be fetched: {answer} to {self.url}; look whether it has moved.")
+            raise InputError(f"{self.path.name} cannot be fetched: {answer} to {self.url}; look whether it has moved.")
         if "html" in response.headers.get("Content-Type", ""):
-            raise ValueError(
+            raise InputError(
                 f"{self.host} sent a web page in place of {self.path.name}, as a login page or a proxy does; open {self.url} "
                 "in a browser, then run the same command again."
             )
@@ -197,7 +197,7 @@ def _write(file: BinaryIO, chunk: bytes, path: Path) -> None:
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        raise ValueError(
+        raise InputError(
             f"There is no space left to write {path}; free some and run the same command again: it goes on."
         ) from None
 
@@ -216,15 +216,15 @@ def download_kaggle(folder: Path) -> Path:
         folder: a new or empty folder.
 
     Raises:
-        ValueError: without credentials, when the rules are not accepted, without a network, or when the folder holds other
+        InputError: without credentials, when the rules are not accepted, without a network, or when the folder holds other
             files; each in one sentence with the cure.
     """
     if (folder / "train_labels.csv").is_file():
         say(f"{folder} already holds the competition's files")
         return folder
     if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and does not hold the competition's files; give a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+        raise InputError(f"{folder} is not empty and does not hold the competition's files; give a new folder.")
+    make_folder(folder)
     _check_space(folder, KAGGLE_BYTES)
     cache = folder.with_name(f".{folder.name}.part")
     os.environ["KAGGLEHUB_CACHE"] = str(cache)
@@ -234,20 +234,20 @@ def download_kaggle(folder: Path) -> Path:
     try:
         fetched = kagglehub.competition_download(COMPETITION)
     except kagglehub.exceptions.UnauthenticatedError:
-        raise ValueError(
+        raise InputError(
             "Kaggle needs to know who asks: make a token at https://www.kaggle.com/settings and save it as "
             "~/.kaggle/access_token, or set KAGGLE_API_TOKEN."
         ) from None
     except kagglehub.exceptions.DataCorruptionError:
-        raise ValueError(
+        raise InputError(
             "What Kaggle sent has another checksum than it said, and is deleted; run the same command again."
         ) from None
     except requests.RequestException as error:
-        raise ValueError(_explain_kaggle(error, page)) from None
+        raise InputError(_explain_kaggle(error, page)) from None
     except ValueError as error:
         if "credentials file" not in str(error):  # a kaggle.json that cannot be used
             raise
-        raise ValueError(f"{error}; make a new token at https://www.kaggle.com/settings.") from None
+        raise InputError(f"{error}; make a new token at https://www.kaggle.com/settings.") from None
     Path(fetched).replace(folder)
     shutil.rmtree(cache)
     return folder

@@ -8,11 +8,11 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from histopath.evaluation import evaluate
-from histopath.files import write_table
+from histopath.files import InputError, write_table
 from histopath.inference import predict
 from histopath.patches import PatchSet
 from histopath.pretrained import FOLDER
-from histopath.runs import Run, open_run, scored_rows
+from histopath.runs import Run, open_run, unseen_rows
 from histopath.splits import known_slides
 
 MEAN, RANK = "mean probability", "mean rank"
@@ -48,18 +48,18 @@ def ensemble_table(runs: Sequence[Run], patches: PatchSet, out: Path, views: int
         The table as written, one row a patch in the order of the data.
 
     Raises:
-        ValueError: when a run tells more than two classes apart or has the name of another column, or fewer than two different
+        InputError: when a run tells more than two classes apart or has the name of another column, or fewer than two different
             runs are given.
     """
     names = [run.folder.name for run in runs]
     if len(set(names)) < 2 or len(set(names)) < len(names):
-        raise ValueError(f"An ensemble takes two or more different runs, and got {', '.join(names)}.")
+        raise InputError(f"An ensemble takes two or more different runs, and got {', '.join(names)}.")
     taken = {"id", "probability", "rank"} & set(names)
     if taken:
-        raise ValueError(f"The run {taken.pop()} has the name of a column of the file; give its folder another name.")
+        raise InputError(f"The run {taken.pop()} has the name of a column of the file; give its folder another name.")
     for run in runs:
         if len(run.metrics["tasks"]) > 1 or run.threshold is None:
-            raise ValueError(f"The run {run.folder} tells more than two classes apart; an ensemble takes runs of two.")
+            raise InputError(f"The run {run.folder} tells more than two classes apart; an ensemble takes runs of two.")
     members = {}
     for run in runs:
         members[run.folder.name] = predict(run.network, patches.images, None, views, run.config.predict_batch, progress)
@@ -86,7 +86,7 @@ def join_box(run: Run, patches: PatchSet, rows: pd.DataFrame, p: np.ndarray) -> 
     """
     box = open_run(FOLDER)
     fits = patches.images.shape[1:] == tuple(box.network.input_shape[1:])
-    left = unseen_rows([run, box], patches) if fits else None
+    left = unseen_by_all([run, box], patches) if fits else None
     if left is None:
         return np.ones(len(rows), bool), {OWN: p}
     kept = rows["row"].isin(left).to_numpy()
@@ -94,15 +94,11 @@ def join_box(run: Run, patches: PatchSet, rows: pd.DataFrame, p: np.ndarray) -> 
     return kept, join_members({OWN: p[kept], BOX: other})
 
 
-def unseen_rows(runs: Sequence[Run], patches: PatchSet) -> pd.Index | None:
+def unseen_by_all(runs: Sequence[Run], patches: PatchSet) -> pd.Index | None:
     """Rows of the labelled patches that no run learned from; None where none of both classes are left."""
-    left = patches.table.index[patches.table["label"] >= 0]
+    left = patches.table.index
     for run in runs:
-        run.splits  # noqa: B018, says when it is damaged
-        try:
-            left = left.intersection(scored_rows(run, patches)[0]["row"])
-        except ValueError:  # this run learned from all that have a label
-            return None
+        left = left.intersection(unseen_rows(run, patches)["row"])
     return left if patches.table.loc[left, "label"].nunique() == 2 else None
 
 
@@ -117,7 +113,7 @@ def score_ensemble(runs: Sequence[Run], patches: PatchSet, table: pd.DataFrame) 
     Returns:
         One row a member and a mean: `auc`, `auc_low`, `auc_high`, `patches`; None where no such patch of both classes is left.
     """
-    left = unseen_rows(runs, patches)
+    left = unseen_by_all(runs, patches)
     if left is None:
         return None
     rows = patches.table.loc[left]

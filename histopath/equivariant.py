@@ -50,8 +50,8 @@ class OrientedConvolution(keras.layers.Layer):
     A stride of 2 keeps the symmetry with an even side on an even size only.
     """
 
-    def __init__(self, filters: int, side: int = 3, strides: int = 1, lifting: bool = False, **how):
-        super().__init__(**how)
+    def __init__(self, filters: int, side: int = 3, strides: int = 1, lifting: bool = False, **kwargs):
+        super().__init__(**kwargs)
         self.filters, self.side, self.strides, self.lifting = filters, side, strides, lifting
 
     def build(self, shape):
@@ -74,8 +74,8 @@ class OrientedConvolution(keras.layers.Layer):
 
     def get_config(self):
         """What a saved network needs to build this layer again."""
-        how = {"filters": self.filters, "side": self.side, "strides": self.strides, "lifting": self.lifting}
-        return {**super().get_config(), **how}
+        own = {"filters": self.filters, "side": self.side, "strides": self.strides, "lifting": self.lifting}
+        return super().get_config() | own
 
 
 @keras.saving.register_keras_serializable("histopath")

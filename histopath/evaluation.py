@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from histopath.files import InputError
 from histopath.intervals import bootstrap_auc, checked, delong_interval, operating_points, slide_codes
 
 
@@ -30,14 +31,13 @@ def precision_recall(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.
     return metrics.precision_recall_curve(*checked(labels, probabilities))
 
 
-def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10, quantile: bool = False) -> pd.DataFrame:
+def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> pd.DataFrame:
     """What was predicted beside what was observed, in bins of the predicted probability.
 
     Args:
         labels: 0 or 1, (N,).
         probabilities: in [0, 1], (N,).
         bins: number of bins over [0, 1].
-        quantile: bins of equal count in place of bins of equal width.
 
     Returns:
         One row a non-empty bin: `low`, `high` (its edges), `predicted` (mean probability), `observed` (share of
@@ -45,25 +45,21 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10, q
     """
     labels, probabilities = checked(labels, probabilities)
     edges = np.linspace(0, 1, bins + 1)
-    if quantile:
-        edges = np.unique(np.r_[0, np.quantile(probabilities, edges[1:-1]), 1])
     number = np.searchsorted(edges[1:-1], probabilities)
-    count = np.bincount(number, minlength=len(edges) - 1)
+    count = np.bincount(number, minlength=bins)
     full = count > 0
-    predicted, observed = (
-        np.bincount(number, values, minlength=len(count))[full] / count[full] for values in (probabilities, labels)
-    )
+    predicted, observed = (np.bincount(number, values, minlength=bins)[full] / count[full] for values in (probabilities, labels))
     return pd.DataFrame({"low": edges[:-1][full], "high": edges[1:][full], "predicted": predicted, "observed": observed}).assign(
         count=count[full]
     )
 
 
-def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error: the mean gap between predicted and observed over equal bins, weighted by count.
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Expected calibration error: the mean gap between predicted and observed over ten equal bins, weighted by count.
 
     Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3, on the probability of tumor.
     """
-    table = calibration(labels, probabilities, bins)
+    table = calibration(labels, probabilities)
     return float(((table.predicted - table.observed).abs() * table["count"]).sum() / table["count"].sum())
 
 
@@ -103,7 +99,7 @@ def evaluate(
         as [[tn, fp], [fn, tp]].
 
     Raises:
-        ValueError: for input that cannot be scored, such as one class only; the sentence names the missing class.
+        InputError: for input that cannot be scored, such as one class only; the sentence names the missing class.
     """
     labels, probabilities = checked(labels, probabilities)
     codes, slides = slide_codes(groups, len(labels))
@@ -179,14 +175,14 @@ def mean_colour_baseline(images: np.ndarray, labels: np.ndarray, fit_rows: np.nd
         float64 in [0, 1]: of class 1 (N,) where there are two classes, else of each class (N, K).
 
     Raises:
-        ValueError: when the rows to fit hold one class only, or one of several classes is missing among them.
+        InputError: when the rows to fit hold one class only, or one of several classes is missing among them.
     """
     fit_labels = np.asarray(labels)[fit_rows]
     count = max(2, int(fit_labels.max()) + 1)
     present = np.unique(fit_labels)
     if len(present) < count:
         missing = sorted(set(range(count)) - set(present.tolist()))[0]
-        raise ValueError(f"class {missing} is missing among the patches to fit: give patches of every class.")
+        raise InputError(f"class {missing} is missing among the patches to fit: give patches of every class.")
     model = make_pipeline(StandardScaler(), LogisticRegression())
     model.fit(mean_colour(images, fit_rows), fit_labels)
     p = model.predict_proba(mean_colour(images, score_rows))

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from histopath.backend import keras, ops
+from histopath.files import InputError
 
 
 def gradcam(network: keras.Model, images: np.ndarray, class_number: int = -1) -> np.ndarray:
@@ -21,7 +22,7 @@ def gradcam(network: keras.Model, images: np.ndarray, class_number: int = -1) ->
         float32 (N, H, W); 1 is the strongest place of each patch, 0 no evidence of the class.
 
     Raises:
-        ValueError: when the network has no global average pooling.
+        InputError: when the network has no global average pooling.
     """
     maps, head = _split_network(network, class_number)
     features = [ops.convert_to_numpy(tensor) for tensor in keras.tree.flatten(maps(images, training=False))]
@@ -39,7 +40,7 @@ def _split_network(network: keras.Model, class_number: int):
     """The network up to its feature maps, and a function from the feature maps to the sum of the logits."""
     pools = [layer for layer in network.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D)]
     if not pools:
-        raise ValueError(f"{network.name} has no global average pooling, which Grad-CAM starts from; choose another network.")
+        raise InputError(f"{network.name} has no global average pooling, which Grad-CAM starts from; choose another network.")
     tensors, last = [layer.input for layer in pools], network.layers[-1]
     head = keras.Model(tensors, last.input)
 

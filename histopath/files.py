@@ -5,12 +5,15 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 import numpy as np
 import pandas as pd
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+REFUSED = NO_SPACE | {errno.EACCES, errno.EPERM, errno.EROFS}  # the user can mend these; they are never a bug
 
 
 class InputError(ValueError):
@@ -22,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder that becomes `path` when the block ends, and is removed when it fails.
 
     Raises:
-        ValueError: when the disk is full; the text names the file and the cure.
+        InputError: when the file cannot be written; the text names the file and the cure.
     """
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
@@ -31,27 +34,43 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         os.replace(part, path)
     except OSError as error:
-        if error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
-            raise ValueError(f"There is no space left to write {path}; free some and run the same command again.") from None
-        raise
+        if error.errno in NO_SPACE or os.strerror(errno.ENOSPC) in str(error):  # HDF5 only says it in words
+            reason = f"There is no space left to write {path}; free some and run the same command again."
+        else:
+            reason = f"{path} cannot be written ({error.strerror or error}); name another place."
+        raise InputError(reason) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
+
+
+def make_folder(path: Path) -> Path:
+    """Makes a folder and those above it; one that exists is left as it is.
+
+    Raises:
+        InputError: when it cannot be made, such as below a file or without permission.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The folder {path} cannot be made ({error.strerror}); name another one.") from error
+    return path
 
 
 def check_writable(path: Path) -> None:
     """Makes sure, before long work, that a file can be written.
 
     Raises:
-        ValueError: when the path is a folder, or its folder is missing or cannot be written; the text says which.
+        InputError: when the path is a folder, or its folder is missing or cannot be written; the text says which.
     """
     if not path.name or path.is_dir():
-        raise ValueError(f"{path} is a folder; give the name of a file to write.")
+        raise InputError(f"{path} is a folder; give the name of a file to write.")
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is a device or a pipe, and a file is replaced whole; give the name of a file to write.")
+        raise InputError(f"{path} is a device or a pipe, and a file is replaced whole; give the name of a file to write.")
     try:
         NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()  # of a name that no other process takes
     except OSError as error:
-        raise ValueError(f"{path} cannot be written ({error.strerror}); name a file in a folder that can.") from None
+        raise InputError(f"{path} cannot be written ({error.strerror}); name a file in a folder that can.") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -74,14 +93,14 @@ def locked(folder: Path, log: Callable[[str], None] | None = None) -> Iterator[N
         log: takes a line when another process has to be waited for, or None.
 
     Raises:
-        ValueError: when the folder that holds it cannot be written.
+        InputError: when the folder that holds it cannot be written.
     """
     path = folder.with_name(folder.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _lock(path, log)
     except OSError as error:
-        raise ValueError(
+        raise InputError(
             f"{path.parent} cannot be written ({error.strerror}); name another folder, or set HISTOPATH_HOME to one that can."
         ) from None
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from histopath.files import InputError
 from histopath.organs import SUBCLASSES
 from histopath.tables import make_table, name_files, refuse
 
@@ -35,7 +36,7 @@ def scan_folder(folder: Path) -> tuple[list[str], list[str]]:
     except FileNotFoundError:
         return [], []
     except OSError as error:
-        raise ValueError(f"The folder {folder} cannot be read ({error.strerror}); allow reading it.") from None
+        raise InputError(f"The folder {folder} cannot be read ({error.strerror}); allow reading it.") from None
     return sorted(names), folders
 
 
@@ -56,7 +57,7 @@ def read_multi_cancer(root: Path) -> tuple | None:
     for folder in (*outer, base, *cancers):
         loose = scan_folder(folder)[0]
         if loose:
-            raise ValueError(f"{folder} holds loose images (first: {loose[0]}) beside folders of subclasses; move them away.")
+            raise InputError(f"{folder} holds loose images (first: {loose[0]}) beside folders of subclasses; move them away.")
     labels = {name: label for label, name in enumerate(SUBCLASSES)}
     rows = [
         (labels[name], "train", _prefix(root, cancer, name) + file)
@@ -72,12 +73,12 @@ def _list_subclass(folder: Path) -> list[str]:
     if folder.name not in SUBCLASSES:
         close = get_close_matches(folder.name.lower(), SUBCLASSES, cutoff=0.7)
         known = f"close to {' and '.join(close)}" if close else f"known are {', '.join(SUBCLASSES)}"
-        raise ValueError(f"{folder} has the name of no Multi Cancer subclass ({known}); rename it or move it away.")
+        raise InputError(f"{folder} has the name of no Multi Cancer subclass ({known}); rename it or move it away.")
     names, folders = scan_folder(folder)
     if folders:
-        raise ValueError(f"{folder / folders[0]} is a folder among images; put all images of a class directly into its folder.")
+        raise InputError(f"{folder / folders[0]} is a folder among images; put all images of a class directly into its folder.")
     if not names:
-        raise ValueError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); restore them or remove the folder.")
+        raise InputError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); restore them or remove the folder.")
     return names
 
 
@@ -89,11 +90,11 @@ def read_class_folders(root: Path) -> tuple | None:
     names, folders = scan_folder(root)
     parts = {part: root / name for part in PARTS for name in PART_FOLDERS[part] if name in folders}
     if len(parts) < sum(name in folders for name in ALL_PARTS):
-        raise ValueError(f"{root} holds two folders for one part, such as val and valid; keep one of them.")
+        raise InputError(f"{root} holds two folders for one part, such as val and valid; keep one of them.")
     if not parts:
         parts = {"train" if any(scan_folder(root / name)[0] for name in folders) else "test": root}
     elif names:
-        raise ValueError(f"{root} holds loose images (first: {names[0]}) beside folders of parts; move them away.")
+        raise InputError(f"{root} holds loose images (first: {names[0]}) beside folders of parts; move them away.")
     found = {part: _list_classes(folder) for part, folder in parts.items()}
     classes = {name for listing in found.values() for name in listing if name is not None}
     if not any(found.values()):
@@ -118,7 +119,7 @@ def _order_classes(root: Path, classes: set[str]) -> list[str]:
         return order
     tumour = [name for name in order if TUMOUR_WORDS.search(name.lower()) and not HEALTHY_WORDS.search(name.lower())]
     if len(tumour) != 1:
-        raise ValueError(f"{root} has the classes {' and '.join(order)}; rename them 0 and 1 so that 1 is the tumour.")
+        raise InputError(f"{root} has the classes {' and '.join(order)}; rename them 0 and 1 so that 1 is the tumour.")
     return [name for name in order if name != tumour[0]] + tumour
 
 
@@ -135,9 +136,9 @@ def _list_classes(folder: Path) -> dict[str | None, list[str]]:
     listing = {name: names for name, (names, _) in scans.items() if names}
     nested = [folder / name / scans[name][1][0] for name in listing if scans[name][1]]
     if nested:
-        raise ValueError(f"{nested[0]} is a folder among images; put all images of a class directly into its folder.")
+        raise InputError(f"{nested[0]} is a folder among images; put all images of a class directly into its folder.")
     if loose and listing:
-        raise ValueError(f"{folder} holds loose images (first: {loose[0]}) beside class folders; move them away.")
+        raise InputError(f"{folder} holds loose images (first: {loose[0]}) beside class folders; move them away.")
     return {None: loose} if loose else listing
 
 

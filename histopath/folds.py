@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from histopath.config import Config
-from histopath.files import write_table
+from histopath.files import InputError, write_table
 from histopath.patches import PatchSet
 from histopath.progress import say
 from histopath.scoring import score_run
@@ -52,7 +52,7 @@ def try_folds(patches: PatchSet, config: Config, folder: Path) -> tuple[pd.DataF
     """`train_folds` for a notebook, which a refusal (such as patches too few to be divided) does not stop: no row, its words."""
     try:
         table = train_folds(patches, config, folder, [].append)
-    except ValueError as error:
+    except InputError as error:
         return pd.DataFrame(), f"no folds: {error}"
     scored = f"{table['patches'].sum():,} patches, each scored once, by a network that never learned from it"
     return table, f"{len(table)} folds: {scored}"

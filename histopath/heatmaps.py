@@ -4,6 +4,7 @@ A slide's folder holds `scores.csv` (every tile), `regions.geojson` (where the p
 `heatmap.png` (beside the slide), `heatmap.tif` (a pyramid that lies over the slide) and `slide.json` (the numbers).
 """
 
+import functools
 import hashlib
 import json
 import zipfile
@@ -20,11 +21,11 @@ from histopath import figures
 from histopath.clusters import each_on_cluster
 from histopath.config import MICRONS_PER_PIXEL
 from histopath.evaluation import auc, format_interval, roc
-from histopath.files import locked, replacing, write_table, write_text
+from histopath.files import InputError, locked, make_folder, replacing, write_table, write_text
 from histopath.inference import eight_views, prediction_step
 from histopath.intervals import delong_interval
 from histopath.progress import progress_bar, say
-from histopath.runs import Run
+from histopath.runs import Run, open_run
 from histopath.slides import (
     SLIDE_FILES,
     TILE,
@@ -70,24 +71,24 @@ def score_slide(
         tiles), `tumour_share` (tiles that reach the threshold), `threshold`.
 
     Raises:
-        FileNotFoundError, ValueError: as `slides.open_slide`, when no tissue is found, and when the folder holds the scores of
-            another slide of that name.
+        InputError: as `slides.open_slide`, when no tissue is found, and when the folder holds
+            the scores of another slide of that name.
     """
     if run.threshold is None or tuple(run.network.input_shape[1:3]) != (TILE, TILE):
-        raise ValueError(f"The run {run.folder} does not tell two classes of {TILE}×{TILE} patches apart; give one that does.")
+        raise InputError(f"The run {run.folder} does not tell two classes of {TILE}×{TILE} patches apart; give one that does.")
     slide = open_slide(path, microns_per_pixel)
     plan = _plan(run, slide, stride, views)
     with locked(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         finished = read_finished(folder)
         if finished and finished["plan"] == plan:
             return finished
         if finished and finished["file"] != str(path.resolve()):
-            raise ValueError(f"{folder} holds the scores of another slide, {finished['file']}; name another folder with --out.")
+            raise InputError(f"{folder} holds the scores of another slide, {finished['file']}; name another folder with --out.")
         overview = read_overview(slide)
         tiles = plan_tiles(slide, find_tissue(overview), stride)
         if not len(tiles):
-            raise ValueError(f"{path} shows no tissue: nothing there has colour; look whether it is the right file.")
+            raise InputError(f"{path} shows no tissue: nothing there has colour; look whether it is the right file.")
         corners = tile_corners(slide, tiles, stride)
         p = _predict_tiles(run, slide, corners, views, plan, folder / "unfinished.npz", progress)
         heat = fill_grid(slide, tiles, p, stride)
@@ -256,9 +257,16 @@ def write_pyramid(heat: np.ndarray, stride: int, size: tuple[int, int], path: Pa
     inside[:] = cells[: inside.shape[0], : inside.shape[1]]
     with replacing(path) as part, tifffile.TiffWriter(part, bigtiff=level.nbytes > 2**31) as file:
         for number in range(16):
-            how = {"tile": (256, 256), "photometric": "rgb", "compression": "deflate", "resolutionunit": "CENTIMETER"}
             dots = 1e4 / (microns * 2**number)
-            file.write(level, subfiletype=int(number > 0), resolution=(dots, dots), **how)
+            file.write(
+                level,
+                tile=(256, 256),
+                photometric="rgb",
+                compression="deflate",
+                subfiletype=int(number > 0),
+                resolution=(dots, dots),
+                resolutionunit="CENTIMETER",
+            )
             if max(level.shape[:2]) <= 256:
                 break
             level = np.ascontiguousarray(level[::2, ::2])
@@ -268,23 +276,30 @@ def list_slides(path: Path) -> list[Path]:
     """The slides of a folder, by name; a file is itself.
 
     Raises:
-        FileNotFoundError: when there is no such file or folder.
-        ValueError: when a folder holds none.
+        InputError: when there is no such file or folder; when a folder holds none.
     """
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise FileNotFoundError(f"There is no slide or folder {path}.")
+        raise InputError(f"There is no slide or folder {path}.")
     found = sorted(
         one for one in path.iterdir() if one.suffix.lower() in SLIDE_FILES and one.is_file() and not one.name.startswith(".")
     )
     if not found:
-        raise ValueError(f"{path} holds no slide ({', '.join(SLIDE_FILES)}).")
+        raise InputError(f"{path} holds no slide ({', '.join(SLIDE_FILES)}).")
     return found
 
 
 def score_slides(
-    run: Run, paths: list[Path], out: Path, log: Callable[[str], None] = say, cluster: str = "", **how
+    run: Run,
+    paths: list[Path],
+    out: Path,
+    log: Callable[[str], None] = say,
+    cluster: str = "",
+    stride: int = STRIDE,
+    views: int = 1,
+    microns_per_pixel: float | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Scores slides one after the other, or on a cluster; one that cannot be read does not stop the others.
 
@@ -293,20 +308,24 @@ def score_slides(
         paths: the slides.
         out: folder in which each slide gets one of its own, by its name without the ending.
         log: takes one line a slide.
-        cluster: as `clusters.each_on_cluster` takes; empty for this process alone.
-        how: as in `score_slide`.
+        cluster: address or number of workers as `clusters.each_on_cluster` takes; empty for this process alone.
+        stride, views, microns_per_pixel, progress: as in `score_slide`.
 
     Returns:
         One row a slide: `slide`, `tiles`, `score`, `tumour_share`, `error` (empty when fine). `OUT/slides.csv` holds them
         and the rows of other slides that stood there, by name.
 
     Raises:
-        ValueError: when two slides have one name, so that one would overwrite the other.
+        InputError: when two slides have one name, so that one would overwrite the other.
     """
     if len({path.stem for path in paths}) < len(paths):
-        raise ValueError(f"Two of the slides in {paths[0].parent} have one name but for its ending; rename one.")
-    out.mkdir(parents=True, exist_ok=True)
-    rows = each_on_cluster(cluster, run, paths, out, how) if cluster else (score_row(run, path, out, **how) for path in paths)
+        raise InputError(f"Two of the slides in {paths[0].parent} have one name but for its ending; rename one.")
+    make_folder(out)
+    score = functools.partial(score_slide, stride=stride, views=views, microns_per_pixel=microns_per_pixel, progress=progress)
+    if cluster:
+        rows = each_on_cluster(cluster, functools.partial(_score_in_worker, run.folder, out, score), paths)
+    else:
+        rows = (_score_row(run, out, score, path) for path in paths)
     order, done = [path.name for path in paths], {}
     for row in rows:
         row = done[row["slide"]] = UNSCORED | row
@@ -326,13 +345,24 @@ def _keep_rows(file: Path, rows: pd.DataFrame) -> None:
         write_table(file, pd.concat([others, rows]).sort_values("slide", kind="stable") if len(others) else rows)
 
 
-def score_row(run: Run, path: Path, out: Path, **how) -> dict:
-    """Scores one slide into its folder under `out`; gives its row of `slides.csv`, with the error that it ended in."""
+def _score_in_worker(folder: Path, out: Path, score: Callable, path: Path) -> dict:
+    """One task of a cluster: as `_score_row`, of the run in a folder."""
+    return _score_row(_open_once(folder), out, score, path)
+
+
+@functools.cache
+def _open_once(folder: Path) -> Run:
+    """A worker reads the network once for all its slides."""
+    return open_run(folder)
+
+
+def _score_row(run: Run, out: Path, score: Callable, path: Path) -> dict:
+    """Scores one slide into its folder below `out`; its row of `slides.csv`, with the error that it ended in."""
     row = UNSCORED | {"slide": path.name}
     try:
-        numbers = score_slide(run, path, out / path.stem, **how)
+        numbers = score(run, path, out / path.stem)
         return row | {key: numbers[key] for key in ("tiles", "score", "tumour_share")}
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         return row | {"error": " ".join(str(error).split())}
 
 
@@ -347,18 +377,18 @@ def read_labels(file: Path) -> pd.Series:
         The label of each slide, by its file name.
 
     Raises:
-        ValueError: when it is absent or no such table, names a slide twice, or has another label; the text says which.
+        InputError: when it is absent or no such table, names a slide twice, or has another label; the text says which.
     """
     try:
         table = pd.read_csv(file, dtype={"slide": str})
         given = table.set_index("slide")["label"]
     except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{file} must be a CSV with the columns slide and label ({' '.join(str(error).split())}).") from None
+        raise InputError(f"{file} must be a CSV with the columns slide and label ({' '.join(str(error).split())}).") from None
     if given.index.duplicated().any():
-        raise ValueError(f"{file} names {given.index[given.index.duplicated()][0]} twice; leave one row a slide.")
+        raise InputError(f"{file} names {given.index[given.index.duplicated()][0]} twice; leave one row a slide.")
     if not given.isin((0, 1)).all():
         wrong = given[~given.isin((0, 1))]
-        raise ValueError(f"{file} gives {wrong.index[0]} the label {wrong.iloc[0]}; labels are 0 and 1.")
+        raise InputError(f"{file} gives {wrong.index[0]} the label {wrong.iloc[0]}; labels are 0 and 1.")
     return given.astype(int)
 
 
@@ -374,11 +404,11 @@ def rank_slides(table: pd.DataFrame, given: pd.Series, picture: Path) -> str:
         The AUC with DeLong's interval and the number of slides, in words.
 
     Raises:
-        ValueError: when no slide of one of the classes was scored.
+        InputError: when no slide of one of the classes was scored.
     """
     scored = table[table["error"] == ""].assign(label=table["slide"].map(given)).dropna(subset=["label"])
     if scored["label"].nunique() != 2:
-        raise ValueError(
+        raise InputError(
             f"Of the slides that were scored, the labels name {len(scored)}, and a ROC needs one of each class; they go by file "
             f"names such as {table['slide'].iloc[0]}."
         )

@@ -6,6 +6,7 @@ import numpy as np
 
 from histopath.backend import keras, uses_xla
 from histopath.equivariant import answers_views_alike
+from histopath.files import InputError
 from histopath.progress import progress_bar
 
 
@@ -55,11 +56,11 @@ def predict_heads(
         softmax; of each class, (len(rows), K), where there are more.
 
     Raises:
-        ValueError: when the patches have another size than the network takes, or views is neither 1 nor 8.
+        InputError: when the patches have another size than the network takes, or views is neither 1 nor 8.
     """
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)
     if views not in (1, 8):
-        raise ValueError(f"A patch has 8 views or 1, not {views}; give --views 8 or --views 1.")
+        raise InputError(f"A patch has 8 views or 1, not {views}; give --views 8 or --views 1.")
     check_size(network, images)
     step, turned = prediction_step(network), views == 8 and not answers_views_alike(network)
     answers = [np.empty((len(rows), output.shape[1]), "float32") for output in network.outputs]
@@ -82,8 +83,8 @@ def prediction_step(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def check_size(network: keras.Model, images: np.ndarray) -> None:
-    """Raises ValueError when the patches have another size than the network takes."""
+    """Raises an InputError when the patches have another size than the network takes."""
     expected = tuple(network.input_shape[1:])
     if images.shape[1:] != expected:
         got, want = ("×".join(map(str, shape)) for shape in (images.shape[1:], expected))
-        raise ValueError(f"The patches are {got} and {network.name} takes {want}; give patches of that size.")
+        raise InputError(f"The patches are {got} and {network.name} takes {want}; give patches of that size.")

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from histopath.files import InputError
+
 SHARES = (0.90, 0.95, 0.99)
 
 
@@ -30,7 +32,7 @@ def checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, 
             "patch, both of shape (N,)."
         )
     if labels.size == 0:
-        raise ValueError("there are no patches to score: give at least one patch of each class.")
+        raise InputError("there are no patches to score: give at least one patch of each class.")
     wrong = ~np.isin(labels, (0, 1))
     if wrong.any():
         raise ValueError(
@@ -44,7 +46,7 @@ def checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, 
         )
     present = np.unique(labels)
     if len(present) == 1:
-        raise ValueError(
+        raise InputError(
             f"all {len(labels):,} patches have label {present[0]} and class {1 - int(present[0])} is missing: "
             "an AUC needs both classes."
         )
@@ -102,9 +104,8 @@ def bootstrap_auc(
     groups: np.ndarray | None = None,
     replicates: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the AUC.
+    """95 % percentile bootstrap interval of the AUC.
 
     Patches of one slide resemble each other, so an interval over patches is too narrow. With slide names whole slides
     are drawn with replacement (a replicate with one class only is drawn again); without them patches are drawn
@@ -116,7 +117,6 @@ def bootstrap_auc(
         groups: slide names (N,), or None.
         replicates: number of bootstrap replicates.
         seed: seed of the draws.
-        level: coverage of the interval, in (0, 1).
 
     Returns:
         Lower and upper end of the interval.
@@ -133,7 +133,7 @@ def bootstrap_auc(
         healthy = np.add.reduceat(weights * ~positive, starts)
         below = np.cumsum(healthy) - healthy / 2
         values[number] = tumor @ below / (tumor.sum() * healthy.sum())
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -165,9 +165,8 @@ def roc_band(
     groups: np.ndarray | None = None,
     replicates: int = 300,
     seed: int = 0,
-    level: float = 0.95,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pointwise bootstrap band around the ROC curve, resampled as `bootstrap_auc` does.
+    """Pointwise 95 % bootstrap band around the ROC curve, resampled as `bootstrap_auc` does.
 
     Returns:
         A grid of 201 false positive rates, and the lower and upper true positive rate at each, each (201,).
@@ -175,7 +174,7 @@ def roc_band(
     _, curves = _drawn_curves(labels, probabilities, groups, replicates, seed)
     grid = np.linspace(0, 1, 201)
     rates = [np.interp(grid, false, true) for false, true in itertools.islice(curves, 1, None)]
-    low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.quantile(rates, [0.025, 0.975], axis=0)
     return grid, low, high
 
 
@@ -188,8 +187,8 @@ def _placements(labels: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return above, below
 
 
-def delong_interval(labels: np.ndarray, probabilities: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Normal interval of the AUC (DeLong et al. 1988), by the ranks of Sun and Xu 2014; patches count as independent.
+def delong_interval(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
+    """95 % normal interval of the AUC (DeLong et al. 1988), by the ranks of Sun and Xu 2014; patches count as independent.
 
     Returns:
         Lower and upper end, within [0, 1].
@@ -197,7 +196,7 @@ def delong_interval(labels: np.ndarray, probabilities: np.ndarray, level: float 
     labels, probabilities = checked(labels, probabilities)
     above, below = _placements(labels, probabilities)
     spread = _spread(above) / len(above) + _spread(below) / len(below)
-    half = NormalDist().inv_cdf((1 + level) / 2) * spread**0.5
+    half = NormalDist().inv_cdf(0.975) * spread**0.5
     return max(0.0, float(above.mean() - half)), min(1.0, float(above.mean() + half))
 
 
@@ -205,20 +204,18 @@ def _spread(values: np.ndarray) -> float:
     return float(values.var(ddof=1)) if len(values) > 1 else 0.0
 
 
-def delong_difference(
-    labels: np.ndarray, first: np.ndarray, second: np.ndarray, level: float = 0.95
-) -> tuple[float, float, float, float]:
+def delong_difference(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[float, float, float, float]:
     """The AUC of one set of probabilities minus that of another on the same patches (DeLong et al. 1988).
 
     Returns:
-        The difference, the ends of its interval, and the two-sided p-value of there being none.
+        The difference, the ends of its 95 % interval, and the two-sided p-value of there being none.
     """
     labels, first = checked(labels, first)
     _, second = checked(labels, second)
     (above, below), (other_above, other_below) = _placements(labels, first), _placements(labels, second)
     difference = float(above.mean() - other_above.mean())
     deviation = (_spread(above - other_above) / len(above) + _spread(below - other_below) / len(below)) ** 0.5
-    half = NormalDist().inv_cdf((1 + level) / 2) * deviation
+    half = NormalDist().inv_cdf(0.975) * deviation
     p_value = 2 * NormalDist().cdf(-abs(difference) / deviation) if deviation else 1.0
     return difference, difference - half, difference + half, p_value
 

@@ -169,11 +169,12 @@ def build_model(
         `(N, 1)`, from a sigmoid, or of each class, `(N, K)`, from a softmax.
 
     Raises:
-        ValueError: when the name is unknown, the size too small, or a weight file does not fit the network.
-        FileNotFoundError: when weights cannot be found or fetched; the text names the file and the option.
+        InputError: when the name is unknown, the size too small, or a weight file does not fit
+            the network; when weights cannot be found or fetched; the text names the file and the
+            option.
     """
     if name not in REGISTRY:
-        raise ValueError(f"There is no model {name!r}; the registry has {', '.join(REGISTRY)}.")
+        raise InputError(f"There is no model {name!r}; the registry has {', '.join(REGISTRY)}.")
     entry = REGISTRY[name]
     try:
         network = entry.builder(
@@ -184,7 +185,7 @@ def build_model(
         )
     except ValueError as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{name} cannot be built for patches of {size} px ({reason}); choose another --set size.") from None
+        raise InputError(f"{name} cannot be built for patches of {size} px ({reason}); choose another --set size.") from None
     if weights != "none":
         load_weights(network, entry.backbones, weights)
     return network
@@ -217,7 +218,7 @@ def read_model(path: Path) -> keras.Model:
         network.load_weights(path)
     except Exception as error:  # Keras raises many kinds for a file of another structure
         reason = f"{path} is not a complete saved network of this project ({first_line(error)}"
-        raise ValueError(
+        raise InputError(
             f"{reason}, read with Keras {keras.__version__}); train its run again, or copy the file again."
         ) from None
     return network

@@ -13,6 +13,7 @@ import pandas as pd
 from sklearn import metrics
 
 from histopath.evaluation import calibration_error, evaluate, format_interval
+from histopath.files import InputError
 from histopath.intervals import resampled_weights, slide_codes
 from histopath.temperature import both_classes, tempered
 
@@ -37,7 +38,7 @@ def checked_classes(
             f"{len(class_names)} probabilities for every patch, of shapes (N,) and (N, {len(class_names)})."
         )
     if labels.size == 0:
-        raise ValueError("there are no patches to score: give at least one patch of two classes.")
+        raise InputError("there are no patches to score: give at least one patch of two classes.")
     wrong = ~np.isin(labels, np.arange(len(class_names)))
     if wrong.any():
         raise ValueError(
@@ -47,7 +48,7 @@ def checked_classes(
     _check_rows(probabilities)
     present = np.unique(labels).astype(np.int64)
     if len(present) == 1:
-        raise ValueError(f"all {len(labels):,} patches are {class_names[present[0]]}: an AUC needs patches of two classes.")
+        raise InputError(f"all {len(labels):,} patches are {class_names[present[0]]}: an AUC needs patches of two classes.")
     return labels.astype(np.int64), probabilities, present
 
 
@@ -75,9 +76,8 @@ def bootstrap_macro_auc(
     groups: np.ndarray | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
-    level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the macro AUC, over slides when at least two are known, as `bootstrap_auc`.
+    """95 % percentile bootstrap interval of the macro AUC, over slides when at least two are known, as `bootstrap_auc`.
 
     The scores of each class are sorted once, and each replicate only weights them. A class of which a replicate of
     slides holds no patch is left out of that replicate's mean: asking for all of nine classes would draw for ever.
@@ -89,7 +89,6 @@ def bootstrap_macro_auc(
         groups: slide names (N,), or None.
         replicates: number of bootstrap replicates.
         seed: seed of the draws.
-        level: coverage of the interval, in (0, 1).
 
     Returns:
         Lower and upper end of the interval.
@@ -109,32 +108,31 @@ def bootstrap_macro_auc(
             if mine.any():
                 others = np.add.reduceat(drawn * ~own, starts)
                 values[row, column] = mine @ (np.cumsum(others) - others / 2) / (mine.sum() * others.sum())
-    low, high = np.quantile(np.nanmean(values, axis=1), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(np.nanmean(values, axis=1), [0.025, 0.975])
     return float(low), float(high)
 
 
-def wilson_interval(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval of a share, `hits` of `count` (Wilson 1927); unlike the normal one it stays within [0, 1]."""
-    z = NormalDist().inv_cdf((1 + level) / 2)
+def wilson_interval(hits: int, count: int) -> tuple[float, float]:
+    """95 % interval of a share, `hits` of `count` (Wilson 1927); unlike the normal one it stays within [0, 1]."""
+    z = NormalDist().inv_cdf(0.975)
     share, spread = hits / count, z**2 / count
     middle = (share + spread / 2) / (1 + spread)
     half = (share * (1 - share) * spread + spread**2 / 4) ** 0.5 / (1 + spread)
     return middle - half, middle + half
 
 
-def top_label_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error of the predicted class: the mean gap between confidence and accuracy over equal bins.
+def top_label_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Expected calibration error of the predicted class: the mean gap between confidence and accuracy over ten equal bins.
 
     Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3, on the largest probability of each patch.
 
     Args:
         labels: 0 to K-1, (N,).
         probabilities: rows sum to one, (N, K).
-        bins: number of bins over [0, 1].
     """
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    number = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
-    gaps = np.bincount(number, correct - confidence, minlength=bins)
+    number = np.searchsorted(np.linspace(0, 1, 11)[1:-1], confidence)
+    gaps = np.bincount(number, correct - confidence, minlength=10)
     return float(np.abs(gaps).sum() / len(labels))
 
 
@@ -251,29 +249,6 @@ def class_table(scores: dict) -> pd.DataFrame:
     for key, title in shown.items():
         table[title] = ["-" if row[key] is None else f"{row[key]:.2f}" for row in scores["classes"]]
     return table.set_axis([row["name"] for row in scores["classes"]])
-
-
-def class_rocs(
-    labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The ROC curve of each class against all others, for `figures.roc_curves`; absent classes have none.
-
-    Args:
-        labels: 0 to K-1, (N,).
-        probabilities: rows sum to one, (N, K).
-        class_names: name of each class, K of them.
-
-    Returns:
-        Legend text, such as `Brain: AUC 0.97, 120 patches` → (false positive rates, true positive rates), in class
-        order.
-    """
-    labels, probabilities, present = checked_classes(labels, probabilities, class_names)
-    curves = {}
-    for number in present:
-        own, scores = labels == number, probabilities[:, number]
-        auc = metrics.roc_auc_score(own, scores)
-        curves[f"{class_names[number]}: AUC {auc:.2f}, {own.sum():,} patches"] = metrics.roc_curve(own, scores)[:2]
-    return curves
 
 
 def describe_classes(scores: dict) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import papermill
 
+from histopath.files import InputError, make_folder
 from histopath.progress import say
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
@@ -22,11 +23,11 @@ def list_notebooks(only: list[str] | None = None) -> list[Path]:
         only: names of those that are wanted, such as `01_explore`; None for all.
 
     Raises:
-        ValueError: when there is no notebook of such a name.
+        InputError: when there is no notebook of such a name.
     """
     found = {path.stem: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))}
     if not set(only or ()) <= set(found):
-        raise ValueError(f"There is no notebook for one of {', '.join(only)}; the notebooks are {', '.join(found)}.")
+        raise InputError(f"There is no notebook for one of {', '.join(only)}; the notebooks are {', '.join(found)}.")
     return [path for name, path in found.items() if only is None or name in only]
 
 
@@ -45,11 +46,11 @@ def run_notebooks(
         The executed notebooks.
 
     Raises:
-        ValueError: when there is no such notebook, or a cell fails; the text names the notebook, the cell and the error.
+        InputError: when there is no such notebook, or a cell fails; the text names the notebook, the cell and the error.
     """
     given = {key: value for key, value in parameters.items() if value is not None}
     written, sources = [], list_notebooks(only)
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     for number, source in enumerate(sources, start=1):
         log(f"[{number}/{len(sources)}] {source.stem}")
         started = time.perf_counter()
@@ -73,7 +74,7 @@ def _execute(source: Path, target: Path, parameters: dict[str, object]) -> Path:
         )
     except papermill.PapermillExecutionError as error:
         reason = str(error.evalue).splitlines()[0] if error.evalue else ""
-        raise ValueError(
+        raise InputError(
             f"{source.name} stopped at cell {error.exec_count} with {error.ename}: {reason} The notebook up to there is {part}."
         ) from None
     clean_notebook(part)

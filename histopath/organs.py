@@ -1,4 +1,4 @@
-"""The one table from Multi Cancer subclass to organ and malignancy (system 3). In: names, labels. Out: tasks, organs.
+"""The one table from Multi Cancer subclass to organ and malignancy (system 3). In: class names, labels. Out: tasks.
 
 The set (Kaggle "Multi Cancer", 8 folders, 26 subclasses) was published with two regroupings, 9 organs and Benign/Malignant,
 of which only the names are known. The organ follows from the subclass; its folder "Lung and Colon Cancer" gives two. The
@@ -18,10 +18,11 @@ malignancy was decided here, row by row, and may differ from the published one w
 Brain is MRI, kidney CT, cervix single Pap-stained cells and blood a smear, so an organ can be told by the kind of image alone.
 """
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
+
+from histopath.files import InputError
 
 ORGANS = ("Blood", "Brain", "Breast", "Cervix", "Colon", "Kidney", "Lung", "Lymph", "Mouth")
 MALIGNANCY = ("Benign", "Malignant")
@@ -66,18 +67,6 @@ SUBCLASSES = {
     "oral_normal": Subclass("Mouth", "Benign", "H&E"),
     "oral_scc": Subclass("Mouth", "Malignant", "H&E"),
 }
-# Whole words of a file name, in the singular. "Head" alone could be a head of anything, so it needs a scan beside it.
-ORGAN_WORDS = {
-    "Blood": r"blood|leuka?emi[ac]",
-    "Brain": r"brain|cerebral|glioma|glioblastoma|meningioma|head (scan|mri)|mri (of )?(the )?head",
-    "Breast": r"breast|mammary",
-    "Cervix": r"cervix|cervical",
-    "Colon": r"colon|colorectal",
-    "Kidney": r"kidney|renal",
-    "Lung": r"lung|pulmonary",
-    "Lymph": r"lymph|lymphoma",
-    "Mouth": r"mouth|oral|tongue",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,12 +101,12 @@ def read_tasks(task: str, layout: str, class_names: tuple[str, ...]) -> tuple[Ta
         One task, or two for `organ+malignancy`, in that order. In other layouts one named `label`: the classes as they are.
 
     Raises:
-        ValueError: when the layout is `multi-cancer` and the task unknown; the text lists the tasks.
+        InputError: when the layout is `multi-cancer` and the task unknown; the text lists the tasks.
     """
     if layout != "multi-cancer":
         return (Task("label", tuple(class_names), np.arange(len(class_names), dtype="int64")),)
     if task not in TASKS:
-        raise ValueError(f"There is no task {task!r} in the Multi Cancer set; choose one of {', '.join(TASKS)}.")
+        raise InputError(f"There is no task {task!r} in the Multi Cancer set; choose one of {', '.join(TASKS)}.")
     return tuple(_make_task(name, class_names) for name in task.split("+"))
 
 
@@ -127,24 +116,3 @@ def _make_task(name: str, class_names: tuple[str, ...]) -> Task:
     answers = {"organ": ORGANS, "malignancy": MALIGNANCY}[name]
     of_label = [answers.index(getattr(SUBCLASSES[subclass], name)) for subclass in class_names]
     return Task(name, answers, np.array(of_label, "int64"))
-
-
-def find_subclass(name: str) -> str | None:
-    """Returns the subclass that a file name such as `cervix.koc.gif` or `all_benign_0001` gives, or None."""
-    words = _find_words(name)
-    return next((pair for pair in map("_".join, zip(words, words[1:], strict=False)) if pair in SUBCLASSES), None)
-
-
-def find_organ(name: str) -> str | None:
-    """Returns the organ that a file name gives, by its subclass or by plain words; None for no organ, and for two."""
-    subclass = find_subclass(name)
-    if subclass:
-        return SUBCLASSES[subclass].organ
-    words = " ".join(_find_words(name))
-    found = [organ for organ, pattern in ORGAN_WORDS.items() if re.search(rf"\b({pattern})s?\b", words)]
-    return found[0] if len(found) == 1 else None
-
-
-def _find_words(name: str) -> list[str]:
-    """Returns the runs of letters, in lower case, of a file name without its folders."""
-    return re.findall("[a-z]+", re.split(r"[/\\]", name)[-1].lower())

@@ -159,7 +159,6 @@ def mistakes_page(
     labels: np.ndarray,
     probabilities: np.ndarray,
     class_names: Sequence[str] = ("no_tumor", "tumor"),
-    columns: int = 6,
     box: bool = True,
 ) -> Figure:
     """Misjudged patches, each with its true class and the probability of tumor that it got.
@@ -169,11 +168,10 @@ def mistakes_page(
         labels: true class of each, (N,).
         probabilities: in [0, 1], (N,).
         class_names: name of each class.
-        columns: patches in a row.
         box: whether to frame the centre 32×32.
     """
     titles = [f"{class_names[label]}\np {p:.2f}" for label, p in zip(labels, probabilities, strict=True)]
-    return patch_grid(images, titles, columns, box)
+    return patch_grid(images, titles, 6, box)
 
 
 @styled
@@ -215,26 +213,21 @@ def _verdict(axes: Axes, lines: tuple[str, str], correct: bool, size: float) -> 
 
 
 @styled
-def gradcam_page(
-    images: np.ndarray, heatmaps: np.ndarray, titles: Sequence[str] | None = None, columns: int = 6, box: bool = True
-) -> Figure:
+def gradcam_page(images: np.ndarray, heatmaps: np.ndarray, box: bool = True) -> Figure:
     """Patches above, and below each the same patch under its heatmap.
 
     Args:
         images: uint8 (N, H, W, 3).
         heatmaps: (N, H, W) in [0, 1], 1 where the network looked most.
-        titles: a title for each patch, or None.
-        columns: patches in a row.
         box: whether to frame the centre 32×32.
     """
-    columns = min(columns, len(images))
+    columns = min(6, len(images))
     blocks = -(-len(images) // columns)
-    lines = 0 if titles is None else 1 + max(title.count("\n") for title in titles)
-    figure, cells = _page(2 * blocks, columns, [lines * LINE, 0] * blocks, _side(images[0]))
+    figure, cells = _page(2 * blocks, columns, [0, 0] * blocks, _side(images[0]))
     heat = matplotlib.colormaps["inferno"]
     for number, (image, heatmap) in enumerate(zip(images, heatmaps, strict=True)):
         row, column = 2 * (number // columns), number % columns
-        _show(cells[row, column], image, "" if titles is None else titles[number], box)
+        _show(cells[row, column], image, box=box)
         weight = (0.25 + 0.45 * np.clip(heatmap, 0, 1))[..., None]
         mixed = (1 - weight) * image / 255 + weight * heat(np.clip(heatmap, 0, 1))[..., :3]
         _show(cells[row + 1, column], mixed, box=box)

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
+from histopath.files import InputError
+
 PATCH_SHAPE = (96, 96, 3)
 
 
@@ -19,7 +21,7 @@ def _read_dataset(path: Path, key: str, read: Callable[[h5py.Dataset], Any]) -> 
             return read(file[key])
     except (OSError, EOFError, KeyError, RuntimeError, zlib.error) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is no HDF5 file with a dataset {key} ({reason}); download the file again.") from None
+        raise InputError(f"{path} is no HDF5 file with a dataset {key} ({reason}); download the file again.") from None
 
 
 def count_patches(path: Path, count: int | None, name: Path | None = None) -> int:
@@ -31,16 +33,16 @@ def count_patches(path: Path, count: int | None, name: Path | None = None) -> in
         name: path to give in an error, when `path` is an unpacked copy of it.
 
     Raises:
-        ValueError: when the file is broken, of another shape or type, or of another length.
+        InputError: when the file is broken, of another shape or type, or of another length.
     """
     shape, dtype = _read_dataset(path, "x", lambda data: (data.shape, data.dtype))
     name = name or path
     if shape[1:] != PATCH_SHAPE or dtype != np.uint8 or shape[0] == 0:
         received = f"x of shape {shape} and type {dtype}"
-        raise ValueError(f"{name} holds {received}, expected (N, 96, 96, 3) uint8; download the file again.")
+        raise InputError(f"{name} holds {received}, expected (N, 96, 96, 3) uint8; download the file again.")
     if count is not None and count != shape[0]:
         received = f"{shape[0]:,} patches but its labels (y) are {count:,}"
-        raise ValueError(f"{name} holds {received}; download both files again.")
+        raise InputError(f"{name} holds {received}; download both files again.")
     return shape[0]
 
 
@@ -54,16 +56,16 @@ def read_labels(path: Path) -> np.ndarray:
         int64 (N,).
 
     Raises:
-        ValueError: when the file is broken or holds something else; download it again.
+        InputError: when the file is broken or holds something else; download it again.
     """
     labels = np.asarray(_read_dataset(path, "y", lambda data: data[()]))
     if labels.ndim == 0 or labels.size != len(labels) or labels.size == 0:
-        raise ValueError(f"{path} holds y of shape {labels.shape}, expected (N, 1, 1, 1); download the file again.")
+        raise InputError(f"{path} holds y of shape {labels.shape}, expected (N, 1, 1, 1); download the file again.")
     labels = labels.reshape(-1)
     wrong = labels[~np.isin(labels, (0, 1))]
     if len(wrong):
         received = f"{len(wrong):,} labels other than 0 and 1 (first: {wrong[0]})"
-        raise ValueError(f"{path} holds {received}; download the file again.")
+        raise InputError(f"{path} holds {received}; download the file again.")
     return labels.astype("int64")
 
 
@@ -74,7 +76,7 @@ def inflate(path: Path, stream: BinaryIO) -> None:
             try:
                 block = source.read(2**20)
             except (EOFError, zlib.error, OSError) as error:
-                raise ValueError(f"{path} is cut off or damaged ({error}); download the file again.") from None
+                raise InputError(f"{path} is cut off or damaged ({error}); download the file again.") from None
             if not block:
                 return
             stream.write(block)

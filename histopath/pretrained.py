@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from histopath.files import write_table, write_text
+from histopath.files import InputError, make_folder, write_table, write_text
 from histopath.runs import FILES, Run, read_identity
 
 FOLDER = Path(__file__).resolve().parents[1] / "pretrained"
@@ -32,13 +32,13 @@ def export_run(run: Run, folder: Path) -> int:
         Bytes of what was written.
 
     Raises:
-        ValueError: when it would be larger than 5 MB (choose a smaller network), a file of the run is damaged, or the folder
+        InputError: when it would be larger than 5 MB (choose a smaller network), a file of the run is damaged, or the folder
             holds a run that was not exported.
     """
     if (folder / "model.keras").exists() and "exported" not in read_identity(folder):
-        raise ValueError(f"{folder} holds a run in full precision, which would be lost; name another folder with --out.")
-    content = run.network, run.config, run.history, run.metrics, run.splits  # each says when it is damaged
-    folder.parent.mkdir(parents=True, exist_ok=True)
+        raise InputError(f"{folder} holds a run in full precision, which would be lost; name another folder with --out.")
+    run.check()
+    make_folder(folder.parent)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
         part = Path(place)
         halve_weights(run.folder / "model.keras", part / "model.keras")
@@ -46,14 +46,14 @@ def export_run(run: Run, folder: Path) -> int:
             if name not in ("model.keras", "splits.csv"):
                 shutil.copyfile(run.folder / name, part / name)
         write_text(part / "identity.json", json.dumps({"exported": run.folder.name}) + "\n")
-        write_table(part / "splits.csv", content[-1][["row", "id", "split", "label", "slide", "pixel_hash", "look"]])
+        write_table(part / "splits.csv", run.splits[["row", "id", "split", "label", "slide", "pixel_hash", "look"]])
         size = sum(path.stat().st_size for path in part.iterdir())
         if size > LARGEST:
-            raise ValueError(
+            raise InputError(
                 f"{run.folder.name} is {size / 1e6:.1f} MB in half precision, and at most {LARGEST / 1e6:.0f} MB belong into a "
                 "repository; export a smaller network."
             )
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         for path in part.iterdir():
             path.replace(folder / path.name)
     return size

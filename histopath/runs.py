@@ -12,7 +12,7 @@ import pandas as pd
 from histopath.backend import keras
 from histopath.config import Config, read_config
 from histopath.duplicates import look_alike
-from histopath.files import write_text
+from histopath.files import InputError, write_text
 from histopath.models import read_model
 from histopath.organs import Task, read_tasks
 from histopath.patches import PatchSet
@@ -43,7 +43,7 @@ class Run:
         read = functools.partial(pd.read_csv, dtype=types, keep_default_na=False)
         splits = _read(self.folder / "splits.csv", read, ("row", "label", *types))
         if (splits["split"] == "val").sum() != self.val["patches"]:  # else what it learned from might be scored
-            raise ValueError(f"{self.folder / 'splits.csv'} is cut off (patches of val are missing); train the run again.")
+            raise InputError(f"{self.folder / 'splits.csv'} is cut off (patches of val are missing); train the run again.")
         return splits
 
     @functools.cached_property
@@ -73,16 +73,25 @@ class Run:
         """Scores of its first, or only, task on val, which chose the checkpoint and the threshold."""
         return next(iter(self.metrics["tasks"].values()))["val"]
 
+    def check(self) -> None:
+        """Reads every file of the run, so that a damaged one is found before long work begins.
+
+        Raises:
+            InputError: when a file is damaged; the text names it.
+        """
+        for name in ("config", "network", "splits", "history", "metrics"):
+            getattr(self, name)
+
     def tasks(self, patches: PatchSet) -> tuple[Task, ...]:
         """What it tells apart, with the labels of these patches translated to its own classes.
 
         Raises:
-            ValueError: when the patches have a class that it does not know.
+            InputError: when the patches have a class that it does not know.
         """
         asked = read_tasks(self.config.task, patches.layout, patches.class_names)
         known = {name: tuple(task["class_names"]) for name, task in self.metrics["tasks"].items()}
         if len(asked) != len(known):
-            raise ValueError(f"The run {self.folder} tells {' and '.join(known)} apart; {patches.root} does not hold both.")
+            raise InputError(f"The run {self.folder} tells {' and '.join(known)} apart; {patches.root} does not hold both.")
         return tuple(
             _translate(task, names, name, patches.root) for task, (name, names) in zip(asked, known.items(), strict=True)
         )
@@ -102,7 +111,7 @@ def _translate(task: Task, class_names: tuple[str, ...], name: str, root: Path) 
         return Task(name, class_names, task.of_label)
     unknown = [one for one in task.class_names if one not in class_names]
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"{root} has the class {unknown[0]}, which the run does not know; its classes are {', '.join(class_names)}."
         )
     places = np.array([class_names.index(one) for one in task.class_names])
@@ -117,19 +126,18 @@ def open_run(folder: Path, patches: PatchSet | None = None) -> Run:
         patches: the patches whose rows its splits are to be used with, or None.
 
     Raises:
-        FileNotFoundError: when there is no such folder, or no finished training in it; the text names the cure.
-        ValueError: when the run was trained on other patches, so that the rows of its splits mean other images.
+        InputError: when there is no such folder, or no finished training in it; the text names
+            the cure; when the run was trained on other patches, so that the rows of its splits mean
+            other images.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"There is no run folder {folder}; train one with `python -m histopath train --run {folder.name}`."
-        )
+        raise InputError(f"There is no run folder {folder}; train one with `python -m histopath train --run {folder.name}`.")
     for name in FILES:
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"The run {folder} has no {name}, so its training did not finish; run the same train again.")
+            raise InputError(f"The run {folder} has no {name}, so its training did not finish; run the same train again.")
     if patches is not None and read_identity(folder).get("data") != patches.fingerprint:
-        raise ValueError(f"The run {folder} was trained on other patches than {patches.root} holds now; train it again on these.")
+        raise InputError(f"The run {folder} was trained on other patches than {patches.root} holds now; train it again on these.")
     return Run(folder)
 
 
@@ -137,21 +145,15 @@ def read_identity(folder: Path) -> dict:
     """Returns the data and settings that a training was started with; empty when there was none."""
     try:
         return json.loads((folder / "identity.json").read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return {}
 
 
-def scored_rows(run: Run, patches: PatchSet) -> tuple[pd.DataFrame, str]:
-    """Chooses the labelled patches on which a run may be scored.
+def unseen_rows(run: Run, patches: PatchSet) -> pd.DataFrame:
+    """Returns the labelled rows of the table, with `row`, that a run did not learn from; perhaps none.
 
-    Left out are all that look like one, or are of a slide, in the train or val of its training. On the data of its training
-    that leaves the holdout.
-
-    Returns:
-        The rows of the table (with `row`, the number of the image) and words that say which they are.
-
-    Raises:
-        ValueError: when nothing is left to score.
+    Left out are all that look like one, or are of a slide, in the train or val of its training. On
+    the data of its training that leaves the holdout.
     """
     table = patches.table.assign(row=range(len(patches.table)))
     labelled = table[table["label"] >= 0]
@@ -159,15 +161,26 @@ def scored_rows(run: Run, patches: PatchSet) -> tuple[pd.DataFrame, str]:
     slides = set(learned["slide"]) - {""}
     used = labelled["pixel_hash"].isin(learned["pixel_hash"]) | labelled["slide"].isin(slides)
     used |= look_alike(labelled["look"].to_numpy("uint64"), learned["look"].to_numpy("uint64"))
-    chosen = labelled[~used].reset_index(drop=True)
+    return labelled[~used].reset_index(drop=True)
+
+
+def scored_rows(run: Run, patches: PatchSet) -> tuple[pd.DataFrame, str]:
+    """Chooses the labelled patches on which a run may be scored: those of `unseen_rows`.
+
+    Returns:
+        The rows of the table (with `row`, the number of the image) and words that say which they are.
+
+    Raises:
+        InputError: when nothing is left to score.
+    """
+    chosen = unseen_rows(run, patches)
     if chosen.empty:
-        raise ValueError(f"{patches.root} has no labelled patch that run {run.folder.name} did not learn from; give other data.")
+        raise InputError(f"{patches.root} has no labelled patch that run {run.folder.name} did not learn from; give other data.")
     if chosen["pixel_hash"].isin(run.rows("holdout")["pixel_hash"]).all():
         return chosen, "the holdout of its training, which chose nothing"
     words = "patches that were not in its training"
-    return chosen, words + (
-        f"; {used.sum():,} that were, look like one that was, or whose slide was, are left out" if used.any() else ""
-    )
+    used = (patches.table["label"] >= 0).sum() - len(chosen)
+    return chosen, words + (f"; {used:,} that were, look like one that was, or whose slide was, are left out" if used else "")
 
 
 def _read(path: Path, read: Callable, needed: tuple[str, ...]):
@@ -178,5 +191,5 @@ def _read(path: Path, read: Callable, needed: tuple[str, ...]):
     except (ValueError, OSError) as error:
         missing = [" ".join(str(error).split())]
     if missing:
-        raise ValueError(f"{path} is damaged ({missing[0]} is wrong or missing); delete the run and train it again.")
+        raise InputError(f"{path} is damaged ({missing[0]} is wrong or missing); delete the run and train it again.")
     return content

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from histopath.equivariant import answers_views_alike
-from histopath.files import write_table
+from histopath.files import InputError, write_table
 from histopath.inference import predict, predict_heads
 from histopath.multiclass import class_table, describe_classes, evaluate_task
 from histopath.patches import PatchSet
@@ -43,12 +43,12 @@ def score_run(
         `shifts` also a table under that name: of each change the AUC at severity 0, 1, … (`shifts.shifted_aucs`).
 
     Raises:
-        ValueError: when no such patch is left, one class only, a class that the run does not know, or figures are asked for
+        InputError: when no such patch is left, one class only, a class that the run does not know, or figures are asked for
             of more than two classes.
     """
     tasks = run.tasks(patches)
     if figures and (len(tasks) > 1 or run.threshold is None):
-        raise ValueError(f"The run {run.folder} tells more than two classes apart; --figures draws runs of two.")
+        raise InputError(f"The run {run.folder} tells more than two classes apart; --figures draws runs of two.")
     rows, words = scored_rows(run, patches)
     answers = predict_heads(run.network, patches.images, rows["row"], views, run.config.predict_batch, progress)
     slides = known_slides(rows)
@@ -176,11 +176,10 @@ def submit_run(run: Run, patches: PatchSet, out: Path, views: int = 8, progress:
         What `submission.check_submission` found in the file.
 
     Raises:
-        FileNotFoundError: when the data has no `sample_submission.csv`.
-        ValueError: when a listed id has no patch.
+        InputError: when the data has no `sample_submission.csv`; when a listed id has no patch.
     """
     if len(run.metrics["tasks"]) > 1 or run.threshold is None:
-        raise ValueError(f"The run {run.folder} tells more than two classes apart, and the competition asks for one probability.")
+        raise InputError(f"The run {run.folder} tells more than two classes apart, and the competition asks for one probability.")
     sample = patches.root / "sample_submission.csv"
     ids = read_ids(sample)
     rows = find_rows(patches, ids)
@@ -193,13 +192,13 @@ def find_rows(patches: PatchSet, ids: list[str]) -> np.ndarray:
     """Returns the row of each test id, in the order of `ids`.
 
     Raises:
-        ValueError: when an id has no patch in the test part.
+        InputError: when an id has no patch in the test part.
     """
     test = patches.table.index[patches.table["part"] == "test"]
     place = pd.Series(test, index=patches.table.loc[test, "id"]).reindex(ids)
     if place.isna().any():
         missing = place.index[place.isna()]
-        raise ValueError(
+        raise InputError(
             f"sample_submission.csv lists {len(missing):,} ids without a patch under {patches.root / 'test'}, the first "
             f"{missing[0]}; complete that folder."
         )

@@ -15,6 +15,7 @@ import openslide
 from skimage.filters import threshold_otsu
 
 from histopath.config import MICRONS_PER_PIXEL
+from histopath.files import InputError
 
 TILE = 96  # patch pixels
 OVERVIEW = (2.0, 16.0)  # bounds of the micrometres a pixel of the overview in which tissue is looked for
@@ -60,26 +61,26 @@ def open_slide(path: Path, microns_per_pixel: float | None = None) -> Slide:
         microns_per_pixel: of the finest level; counts only where the file does not say it.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when OpenSlide cannot read it, its resolution is unknown, or it is coarser than PCam's.
+        InputError: when there is no such file; when OpenSlide cannot read it, its resolution is
+            unknown, or it is coarser than PCam's.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"There is no slide {path}.")
+        raise InputError(f"There is no slide {path}.")
     try:
         handle = openslide.OpenSlide(path)
         handle.read_region((0, 0), handle.level_count - 1, (1, 1))
     except openslide.OpenSlideError as error:
         reason = " ".join(str(error).split()) or "an unknown format"
-        raise ValueError(f"{path} is not a slide that OpenSlide reads ({reason}); copy it again, or convert it.") from None
+        raise InputError(f"{path} is not a slide that OpenSlide reads ({reason}); copy it again, or convert it.") from None
     if microns_per_pixel is not None and not POSSIBLE[0] <= microns_per_pixel <= POSSIBLE[1]:
-        raise ValueError(f"No slide has {microns_per_pixel} micrometres a pixel; give --microns-per-pixel, often 0.25 or 0.5.")
+        raise InputError(f"No slide has {microns_per_pixel} micrometres a pixel; give --microns-per-pixel, often 0.25 or 0.5.")
     found = float(handle.properties.get(openslide.PROPERTY_NAME_MPP_X) or 0)
     if not POSSIBLE[0] <= found <= POSSIBLE[1]:
         found = microns_per_pixel
     if found is None:
-        raise ValueError(f"{path} does not say how many micrometres a pixel is; give --microns-per-pixel, often 0.25 or 0.5.")
+        raise InputError(f"{path} does not say how many micrometres a pixel is; give --microns-per-pixel, often 0.25 or 0.5.")
     if found > COARSEST * MICRONS_PER_PIXEL:
-        raise ValueError(
+        raise InputError(
             f"{path} has {found:.2f} micrometres a pixel, and the networks here need {MICRONS_PER_PIXEL} or finer; "
             "scan it at 10x or more."
         )
@@ -101,7 +102,7 @@ def read_area(slide: Slide, x: int, y: int, width: int, height: int, microns_per
         uint8 (height, width, 3) RGB; white where the slide has nothing.
 
     Raises:
-        ValueError: when the file is damaged there.
+        InputError: when the file is damaged there.
     """
     wanted = microns_per_pixel / slide.microns_per_pixel
     level = slide.handle.get_best_level_for_downsample(wanted * 1.01)  # rounding must not choose a level twice as fine
@@ -110,7 +111,7 @@ def read_area(slide: Slide, x: int, y: int, width: int, height: int, microns_per
     try:
         region = np.asarray(slide.handle.read_region((x, y), level, size))
     except openslide.OpenSlideError as error:
-        raise ValueError(f"{slide.path} is damaged at {x}, {y} ({' '.join(str(error).split())}); copy it again.") from None
+        raise InputError(f"{slide.path} is damaged at {x}, {y} ({' '.join(str(error).split())}); copy it again.") from None
     solid = region[..., 3:].astype("uint16")
     pixels = ((region[..., :3] * solid + 255 * (255 - solid)) // 255).astype("uint8")
     return pixels if size == (width, height) else cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
@@ -145,25 +146,24 @@ def find_tissue(overview: np.ndarray) -> np.ndarray:
     return (saturation > threshold) & (brightest > 40)
 
 
-def plan_tiles(slide: Slide, tissue: np.ndarray, stride: int, share: float = 0.25) -> np.ndarray:
-    """Lists the tiles whose centre lies on tissue.
+def plan_tiles(slide: Slide, tissue: np.ndarray, stride: int) -> np.ndarray:
+    """Lists the tiles whose centre, 32×32 patch pixels, is tissue for at least a quarter.
 
     Args:
         slide: an open slide.
         tissue: bool (H, W) over the whole slide, at any resolution.
         stride: patch pixels between neighbouring tiles.
-        share: of the centre, 32×32 patch pixels, that must be tissue.
 
     Returns:
         int32 (N, 2): row and column of each tile in the grid; a tile's upper left corner is `stride` times that, in patch
         pixels. By rows.
 
     Raises:
-        ValueError: when the slide is smaller than one tile.
+        InputError: when the slide is smaller than one tile.
     """
     width, height = slide.size
     if min(width, height) < TILE:
-        raise ValueError(f"{slide.path} is {width}×{height} pixels at PCam's resolution, less than one tile of {TILE}×{TILE}.")
+        raise InputError(f"{slide.path} is {width}×{height} pixels at PCam's resolution, less than one tile of {TILE}×{TILE}.")
     sums = cv2.integral(tissue.astype("uint8"))
     rows, columns = (np.arange((side - TILE) // stride + 1) for side in (height, width))
     top, bottom = (_places(rows * stride + edge, height, tissue.shape[0]) for edge in (32, 64))
@@ -173,7 +173,7 @@ def plan_tiles(slide: Slide, tissue: np.ndarray, stride: int, share: float = 0.2
     for row in rows:  # a row at a time: the grid of a large slide has millions of places
         upper, lower = sums[top[row]], sums[bottom[row]]
         covered = lower[right] - lower[left] - upper[right] + upper[left]
-        chosen = columns[covered >= share * (bottom[row] - top[row]) * (right - left)]
+        chosen = columns[covered >= 0.25 * (bottom[row] - top[row]) * (right - left)]
         kept.append(np.stack([np.full(len(chosen), row), chosen], axis=1))
     return np.concatenate(kept).astype("int32")
 
@@ -188,14 +188,14 @@ def tile_corners(slide: Slide, tiles: np.ndarray, stride: int) -> np.ndarray:
     return np.rint(tiles[:, ::-1].astype("float64") * stride * slide.scale).astype("int64")
 
 
-def read_tiles(slide: Slide, corners: np.ndarray, batch_size: int, threads: int = 4) -> Iterator[np.ndarray]:
-    """Yields tiles in batches uint8 (n, 96, 96, 3), read by several threads while the batch before is at work."""
+def read_tiles(slide: Slide, corners: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Yields tiles in batches uint8 (n, 96, 96, 3), read by four threads while the batch before is at work."""
 
     def read(corner: np.ndarray) -> np.ndarray:
         return read_area(slide, int(corner[0]), int(corner[1]), TILE, TILE, MICRONS_PER_PIXEL)
 
     starts = range(0, len(corners), batch_size)
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(read, corner) for corner in corners[:batch_size]]
         for start in starts:
             following = [pool.submit(read, corner) for corner in corners[start + batch_size : start + 2 * batch_size]]

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from histopath import pcam
+from histopath.files import InputError
 from histopath.folders import PARTS, TUMOR_NAMES, read_class_folders, read_multi_cancer, scan_folder
 from histopath.tables import join_slides, make_table, read_csv, read_slides, refuse
 
@@ -40,20 +41,19 @@ class Source:
     class_names: tuple[str, ...]
 
 
-def read_source(root: Path | str, slide_table: Path | str | None = None) -> Source:
+def read_source(root: Path | str) -> Source:
     """Recognises a layout and reads its labels, slides and list of files; no image is opened.
 
     Args:
-        root: the folder that holds the data.
-        slide_table: CSV with the columns `id` and `slide` (or `wsi`); without it `slides.csv`, `patch_id_wsi_full.csv`
-            or `patch_id_wsi.csv` is taken from the root when one is there.
+        root: the folder that holds the data, and perhaps `slides.csv` (columns `id` and `slide`) or
+            `patch_id_wsi_full.csv` (columns `id` and `wsi`).
 
     Returns:
         The source; its rows run over train, valid and test.
 
     Raises:
-        FileNotFoundError: when the folder or a file that it must hold is missing.
-        ValueError: when the layout is unknown or a table is wrong; the text names the file and the cure.
+        InputError: when the folder or a file that it must hold is missing; when the layout is
+            unknown or a table is wrong; the text names the file and the cure.
     """
     root = check_folder(root)
     for read in (_read_pcam, _read_kaggle, read_multi_cancer, read_class_folders):
@@ -61,14 +61,14 @@ def read_source(root: Path | str, slide_table: Path | str | None = None) -> Sour
         if found:
             break
     else:
-        raise ValueError(
+        raise InputError(
             f"{root} is no known layout: looked for train_labels.csv with train/ or test/ (Kaggle), "
             f"camelyonpatch_level_2_split_train_x.h5 (PCam), folders such as ALL/all_benign/ of images (Multi Cancer), class "
             f"folders such as 0/ and 1/ of images, or images directly in it (.tif, .png, .jpg, .webp, .gif); give the folder "
             f"that holds one of these."
         )
     layout, table, class_names = found
-    slide_table = slide_table or find_slide_table(root)
+    slide_table = find_slide_table(root)
     table = join_slides(table, read_slides(slide_table)) if slide_table else table
     return Source(root, layout, table.reset_index(drop=True), class_names)
 
@@ -82,12 +82,12 @@ def check_folder(root: Path | str) -> Path:
     """Returns the absolute path of an existing folder.
 
     Raises:
-        FileNotFoundError: when there is none; the text says which path was looked at.
+        InputError: when there is none; the text says which path was looked at.
     """
     path = Path(root).expanduser().resolve()
     if not path.is_dir():
         kind = "is a file, not a folder" if path.exists() else "does not exist"
-        raise FileNotFoundError(f"The data folder {path} {kind}; give the folder that holds the patches.")
+        raise InputError(f"The data folder {path} {kind}; give the folder that holds the patches.")
     return path
 
 
@@ -104,7 +104,7 @@ def _read_kaggle(root: Path) -> tuple | None:
     parts = [_read_kaggle_part(root, part, scans[part][0], csvs[part]) for part in csvs if (root / part).is_dir()]
     if not parts:
         names = " or ".join(csvs.values())
-        raise FileNotFoundError(f"{root} holds {names} but neither train/ nor test/; unpack the images there.")
+        raise InputError(f"{root} holds {names} but neither train/ nor test/; unpack the images there.")
     table = pd.concat(parts, ignore_index=True)
     refuse(table["id"][table["id"].duplicated()], f"{root} holds", "in both train/ and test/; keep one file an id")
     return "kaggle", table, TUMOR_NAMES
@@ -165,7 +165,7 @@ def _read_pcam_part(root: Path, part: str, files: dict) -> pd.DataFrame:
     x, y = files.get((part, "x")), files.get((part, "y"))
     if x is None or (y is None and part != "test"):
         missing = root / f"{name}_{'x' if x is None else 'y'}.h5"
-        raise FileNotFoundError(f"{missing} is missing beside {(y or x).name}; download it into the same folder.")
+        raise InputError(f"{missing} is missing beside {(y or x).name}; download it into the same folder.")
     labels = -1 if y is None else pcam.read_labels(y)
     if x.suffix == ".gz" and y is not None:
         count = len(labels)  # the patches are counted when the file has been decompressed
@@ -180,5 +180,5 @@ def _read_pcam_slides(path: Path, count: int) -> np.ndarray:
     """Reads the column `wsi` of a PCam meta file, one row a patch in the order of the HDF5 file."""
     slides = read_csv(path, ["wsi"])["wsi"]
     if len(slides) != count:
-        raise ValueError(f"{path} has {len(slides):,} rows for {count:,} patches; download the file again.")
+        raise InputError(f"{path} has {len(slides):,} rows for {count:,} patches; download the file again.")
     return slides.to_numpy()

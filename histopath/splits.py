@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from histopath.duplicates import near_groups
+from histopath.files import InputError
 
 SPLITS = ("train", "val", "holdout")
 DRAWS = 20  # random divisions of the slides: the first that is even enough is taken, else the best of them
@@ -42,7 +43,7 @@ def split_patches(
         that looks the same), in the order of the table.
 
     Raises:
-        ValueError: when no patch is labelled, there is one class only, or a class has too few patches or slides to divide.
+        InputError: when no patch is labelled, there is one class only, or a class has too few patches or slides to divide.
     """
     labelled = table.assign(row=np.arange(len(table)))
     labelled = labelled[labelled["label"] >= 0].reset_index(drop=True)
@@ -70,13 +71,13 @@ def check_splits(splits: pd.DataFrame) -> pd.DataFrame:
         One row a split: patches, positives (classes, when there are more than two), slides and distinct images.
 
     Raises:
-        ValueError: when two splits share something, or a split is empty or lacks a class; the text says which.
+        InputError: when two splits share something, or a split is empty or lacks a class; the text says which.
     """
     for column in ("row", "slide", "pixel_hash", "twins"):
         known = splits[splits[column] != ""]
         shared = known.groupby(column)["split"].nunique()
         if (shared > 1).any():
-            raise ValueError(
+            raise InputError(
                 f"The {column} {shared.index[shared > 1][0]} stands in more than one split; if the data comes in parts, "
                 "merge their folders, so that they are split anew."
             )
@@ -84,7 +85,7 @@ def check_splits(splits: pd.DataFrame) -> pd.DataFrame:
     for name in SPLITS:
         classes = splits.loc[splits["split"] == name, "label"].nunique()
         if classes < known_classes:
-            raise ValueError(
+            raise InputError(
                 f"The {name} split has patches of {classes} of the {known_classes} classes, so it cannot be scored; give more"
                 f" patches (or slides) of each class, or change --set {'holdout' if name == 'holdout' else 'val'}_fraction."
             )
@@ -136,13 +137,13 @@ def describe_grouping(splits: pd.DataFrame) -> str:
 def _check_labels(labelled: pd.DataFrame, class_names: Sequence[str]) -> None:
     counts = labelled.groupby("label")["pixel_hash"].nunique()
     if not len(counts):
-        raise ValueError("No patch has a label, so nothing can be trained or scored; give labelled patches.")
+        raise InputError("No patch has a label, so nothing can be trained or scored; give labelled patches.")
     if len(counts) == 1:
-        raise ValueError(f"All {len(labelled):,} labelled patches are of class {counts.index[0]}; training needs two or more.")
+        raise InputError(f"All {len(labelled):,} labelled patches are of class {counts.index[0]}; training needs two or more.")
     rarest = counts.idxmin()
     if counts[rarest] < 3:
         name = class_names[rarest] if rarest < len(class_names) else rarest
-        raise ValueError(
+        raise InputError(
             f"The class {name} has {counts[rarest]} different labelled patches and needs one each in train, val and holdout; "
             "give at least 3, or remove the class."
         )
@@ -164,7 +165,7 @@ def _draw_fold(labelled: pd.DataFrame, fold: int, folds: int, seed: int) -> np.n
     """Positions of one fold, from 1 on: whole slides where they are known, whole groups that look the same."""
     groups = labelled["slide"].where(labelled["slide"] != "", "twins " + labelled["twins"].astype(str))
     if groups.groupby(labelled["label"]).nunique().min() < folds:
-        raise ValueError(f"A class stands in fewer than {folds} slides or images that differ; give more, or take fewer --folds.")
+        raise InputError(f"A class stands in fewer than {folds} slides or images that differ; give more, or take fewer --folds.")
     if (labelled["slide"] == "").all():  # the same, without a loop over every patch
         firsts = groups.drop_duplicates().index
         fold_of = pd.Series(_number_alike(labelled["label"][firsts].to_numpy(), seed) % folds, groups[firsts])
@@ -178,7 +179,7 @@ def _draw_slides(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
     """Positions of whole slides that come near the wanted share of every class."""
     counts = _count_labels(pool["slide"], pool["label"])
     if len(counts) < 3:
-        raise ValueError(
+        raise InputError(
             f"{len(counts)} slides are too few to keep {fraction:.0%} of the patches apart by slide; give patches of more "
             "slides, or leave the slide table out."
         )

@@ -83,11 +83,6 @@ def near_black(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return _share(images, rows, lambda patches: patches.max(axis=3) <= BLACK) >= SHARE
 
 
-def tissue_fraction(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Share of each patch that is neither empty glass nor black, float64 (N,) in [0, 1]."""
-    return _share(images, rows, lambda patches: (patches.min(axis=3) < GLASS) & (patches.max(axis=3) > BLACK))
-
-
 def duplicates(table: pd.DataFrame) -> list[np.ndarray]:
     """Groups of patches with equal pixels.
 

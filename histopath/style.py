@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from histopath.files import replacing
+from histopath.files import InputError, make_folder, replacing
 
 WIDTH = 7.0  # inches
 DPI = 100
@@ -124,11 +124,11 @@ def export(figure: Figure, path: Path | str, limit: int = 46_000) -> Picture:
         The picture, for the last line of a cell.
 
     Raises:
-        ValueError: when the path does not end in `.png`.
+        InputError: when the path does not end in `.png`.
     """
     path = Path(path)
     if path.suffix != ".png":
-        raise ValueError(f"{path} does not end in .png: give the figure a name that does.")
+        raise InputError(f"{path} does not end in .png: give the figure a name that does.")
     drawn = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(drawn, format="png", dpi=DPI)
@@ -137,7 +137,7 @@ def export(figure: Figure, path: Path | str, limit: int = 46_000) -> Picture:
         content = _reduced(pixels, colours)
         if len(content) <= limit:
             break
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as part:
         part.write_bytes(content)
     return Picture(path)
@@ -156,10 +156,10 @@ def legend_above(axes: Axes, columns: int = 4) -> None:
     axes.legend(**place, ncols=columns, columnspacing=1.4, handlelength=1.4)
 
 
-def legend_columns(names: Iterable[str], room: float = WIDTH - 0.6) -> int:
-    """How many columns of a legend, from five down to one, fit into so many inches."""
+def legend_columns(names: Iterable[str]) -> int:
+    """How many columns of a legend, from five down to one, fit above a figure."""
     widths = [0.55 + 0.085 * len(str(name)) for name in names]
     for columns in (5, 4, 3, 2):
-        if sum(part.max(initial=0) for part in np.array_split(widths, columns)) <= room:
+        if sum(part.max(initial=0) for part in np.array_split(widths, columns)) <= WIDTH - 0.6:
             return columns
     return 1

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from histopath.config import home
-from histopath.files import replacing
+from histopath.files import InputError, make_folder, replacing
 from histopath.kaggle import COMPETITION
 
 HEADER = ["id", "label"]
@@ -22,28 +22,28 @@ def _read_rows(file: Path) -> list[list[str]]:
     """Lines of a CSV after the header `id,label`, each split in two fields.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it is a folder, or not a CSV text with the header `id,label`, a row, and two fields on every line.
+        InputError: when there is no such file; when it is a folder, or not a CSV text with the
+            header `id,label`, a row, and two fields on every line.
     """
     if file.is_dir():
-        raise ValueError(f"{file} is a folder: give the path of a CSV file with the columns id,label.")
+        raise InputError(f"{file} is a folder: give the path of a CSV file with the columns id,label.")
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there: give the path of an existing CSV file with the columns id,label.")
+        raise InputError(f"{file} is not there: give the path of an existing CSV file with the columns id,label.")
     try:
         with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8-sig", newline="") as stream:
             lines = list(csv.reader(stream))
-    except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{file} is no CSV text ({error}): write it again with `histopath submit`.") from error
+    except (UnicodeDecodeError, csv.Error, OSError, zlib.error, EOFError) as error:
+        raise InputError(f"{file} is no CSV text ({error}): write it again with `histopath submit`.") from error
     while lines and not lines[-1]:
         lines.pop()
     if not lines or lines[0] != HEADER:
         found = ",".join(lines[0])[:80] if lines else ""
-        raise ValueError(f"{file} begins with '{found}' where 'id,label' was expected: make this its first line.")
+        raise InputError(f"{file} begins with '{found}' where 'id,label' was expected: make this its first line.")
     if len(lines) == 1:
-        raise ValueError(f"{file} has a header and no rows: write it again with one row a test patch.")
+        raise InputError(f"{file} has a header and no rows: write it again with one row a test patch.")
     wrong = [number for number, line in enumerate(lines, 1) if len(line) != 2]
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"{file} has {len(wrong):,} lines without exactly two fields, the first is line {wrong[0]}: "
             "write every line as id,probability."
         )
@@ -54,8 +54,7 @@ def read_ids(file: Path | str) -> list[str]:
     """Ids of a sample submission, in its order.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it is no `id,label` CSV, or repeats an id.
+        InputError: when there is no such file; when it is no `id,label` CSV, or repeats an id.
     """
     ids = [line[0] for line in _read_rows(Path(file))]
     _require_unique(ids, str(file))
@@ -63,26 +62,26 @@ def read_ids(file: Path | str) -> list[str]:
 
 
 def _require_unique(ids: list[str], where: str) -> None:
-    """Raise ValueError when an id stands twice; `where` opens the sentence."""
+    """Raises an InputError when an id stands twice; `where` opens the sentence."""
     repeated = pd.Series(ids, dtype=object).duplicated().to_numpy()
     if repeated.any():
-        raise ValueError(
+        raise InputError(
             f"{where} repeats {repeated.sum():,} ids, the first is {ids[int(repeated.argmax())]}: keep each id once."
         )
 
 
 def _require_same_ids(ids: list[str], expected: list[str], where: str, sample: Path) -> None:
-    """Raise ValueError when the ids are not those of the sample submission; `where` opens the sentence."""
+    """Raises an InputError when the ids are not those of the sample submission; `where` opens the sentence."""
     given, wanted = set(ids), set(expected)
     missing = [name for name in expected if name not in given]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{where} lacks {len(missing):,} of the {len(expected):,} ids of {sample}, the first is {missing[0]}: "
             "predict the test patches that this sample submission belongs to."
         )
     other = [name for name in ids if name not in wanted]
     if other:
-        raise ValueError(
+        raise InputError(
             f"{where} has {len(other):,} ids that are not in {sample}, the first is {other[0]}: "
             "predict only the test patches that this sample submission belongs to."
         )
@@ -101,19 +100,19 @@ def write_submission(ids: list[str], probabilities: np.ndarray, sample_file: Pat
         The path of the file written.
 
     Raises:
-        FileNotFoundError: when the sample submission is not there.
-        ValueError: when ids and probabilities do not fit each other or the sample, or a probability is out of range.
+        InputError: when the sample submission is not there; when ids and probabilities do not
+            fit each other or the sample, or a probability is out of range.
     """
     ids, probabilities = [str(name) for name in ids], np.asarray(probabilities, dtype=np.float64)
     expected = read_ids(sample_file)
     if probabilities.shape != (len(ids),):
-        raise ValueError(f"there are {len(ids):,} ids and probabilities of shape {probabilities.shape}: give one for each id.")
+        raise InputError(f"there are {len(ids):,} ids and probabilities of shape {probabilities.shape}: give one for each id.")
     _require_unique(ids, "the prediction")
     _require_same_ids(ids, expected, "the prediction", Path(sample_file))
     wrong = ~((probabilities >= 0) & (probabilities <= 1))
     if wrong.any():
         first = int(wrong.argmax())
-        raise ValueError(
+        raise InputError(
             f"the prediction has {wrong.sum():,} probabilities that are not in [0, 1], the first is "
             f"{probabilities[first]} for {ids[first]}: pass the output of the sigmoid."
         )
@@ -121,7 +120,7 @@ def write_submission(ids: list[str], probabilities: np.ndarray, sample_file: Pat
     lines = [",".join(HEADER), *(f"{name},{by_id[name]:.6f}" for name in expected)]
     content = ("\n".join(lines) + "\n").encode()
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with replacing(out) as part:
         part.write_bytes(gzip.compress(content, mtime=0) if out.suffix == ".gz" else content)
     return out
@@ -139,8 +138,8 @@ def check_submission(file: Path | str, sample: Path | str) -> dict:
         (whether the rows stand in the order of the sample; the competition accepts any).
 
     Raises:
-        FileNotFoundError: when one of the files is not there.
-        ValueError: naming the file, what is wrong, how often, and the first line where it is.
+        InputError: when one of the files is not there; naming the file, what is wrong, how
+            often, and the first line where it is.
     """
     file, sample = Path(file), Path(sample)
     expected = read_ids(sample)
@@ -152,7 +151,7 @@ def check_submission(file: Path | str, sample: Path | str) -> dict:
     wrong = ~((values >= 0) & (values <= 1))
     if wrong.any():
         first = int(wrong.argmax())
-        raise ValueError(
+        raise InputError(
             f"{file} has {wrong.sum():,} labels that are not numbers in [0, 1], the first is '{rows[first][1]}' in "
             f"line {first + 2}: write the probability of tumor."
         )

@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from histopath.files import InputError
+
 COLUMNS = ["id", "label", "slide", "part", "file", "index"]
 
 
@@ -36,14 +38,14 @@ def read_slides(slide_table: Path | str) -> pd.Series:
         Slide names with the patch ids as index.
 
     Raises:
-        FileNotFoundError: when the CSV is missing.
-        ValueError: when a column is missing or one id stands on two slides.
+        InputError: when the CSV is missing; when a column is missing or one id stands on two
+            slides.
     """
     path = Path(slide_table).expanduser()
     rows = read_csv(path, ["id"], "id,slide")
     column = next((name for name in ("slide", "wsi") if name in rows), None)
     if column is None:
-        raise ValueError(f"{path} has no column slide or wsi, only {', '.join(rows)}; name one of its columns slide.")
+        raise InputError(f"{path} has no column slide or wsi, only {', '.join(rows)}; name one of its columns slide.")
     slides = rows[["id", column]].drop_duplicates().set_index("id")[column]
     refuse(slides.index[slides.index.duplicated()], f"{path} puts", "on two slides; keep one row an id")
     return slides
@@ -53,10 +55,10 @@ def join_slides(table: pd.DataFrame, slides: pd.Series) -> pd.DataFrame:
     """Fills the column `slide` by id; ids that the table lacks are ignored, patches without a slide get "".
 
     Raises:
-        ValueError: when not one id of the slide table is among the patches.
+        InputError: when not one id of the slide table is among the patches.
     """
     if not table["id"].isin(slides.index).any():
-        raise ValueError(
+        raise InputError(
             f"None of the ids of the slide table (first: {slides.index[0]}) is a patch of this data; give its own table."
         )
     return table.assign(slide=table["id"].map(slides).fillna("").astype("str"))
@@ -68,22 +70,22 @@ def read_csv(path: Path, columns: list[str], wanted: str = "") -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} does not exist; {expected}") from None
+        raise InputError(f"{path} does not exist; {expected}") from None
     except pd.errors.EmptyDataError:
         rows = pd.DataFrame()
     except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read ({reason}); {expected}") from None
+        raise InputError(f"{path} cannot be read ({reason}); {expected}") from None
     missing = [name for name in columns if name not in rows]
     if rows.empty:
-        raise ValueError(f"{path} is empty; {expected}")
+        raise InputError(f"{path} is empty; {expected}")
     if missing:
-        raise ValueError(f"{path} has no column {missing[0]}, only {', '.join(rows)}; {expected}")
+        raise InputError(f"{path} has no column {missing[0]}, only {', '.join(rows)}; {expected}")
     return rows.apply(lambda column: column.str.strip())
 
 
 def refuse(wrong: Sequence[str] | pd.Index | pd.Series, before: str, after: str) -> None:
-    """Raises a ValueError when there are wrong ids; the sentence names how many and the first between its halves."""
+    """Raises an InputError when there are wrong ids; the sentence names how many and the first between its halves."""
     if len(wrong):
         ids = "1 id" if len(wrong) == 1 else f"{len(wrong):,} ids"
-        raise ValueError(f"{before} {ids} (first: {next(iter(wrong))}) {after}.")
+        raise InputError(f"{before} {ids} (first: {next(iter(wrong))}) {after}.")

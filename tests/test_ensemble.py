@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from histopath.config import get_config
-from histopath.ensemble import BOX, MEAN, OWN, RANK, ensemble_table, join_box, join_members, score_ensemble, unseen_rows
+from histopath.ensemble import BOX, MEAN, OWN, RANK, ensemble_table, join_box, join_members, score_ensemble, unseen_by_all
 from histopath.inference import predict
 from histopath.pretrained import FOLDER
 from histopath.runs import open_run
@@ -50,7 +50,7 @@ def test_a_damaged_member_is_named_and_not_called_unscored(run, small, tmp_path)
     other = shutil.copytree(run.folder, tmp_path / "other")
     (other / "splits.csv").write_text("row,id\n0,a\n")
     with pytest.raises(ValueError, match="splits.csv is damaged"):
-        unseen_rows([run, open_run(other)], small)
+        unseen_by_all([run, open_run(other)], small)
 
 
 def test_only_what_no_member_learned_from_is_scored(run, second, small, tmp_path):

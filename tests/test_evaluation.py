@@ -63,12 +63,6 @@ def test_calibration_equals_that_of_scikit_learn_and_counts_every_patch(case):
     assert evaluation.calibration_error(labels, probabilities) == pytest.approx(gaps.sum())
 
 
-def test_quantile_bins_hold_equal_counts():
-    labels, probabilities, _ = simulated(0, 1000)
-    table = evaluation.calibration(labels, probabilities, bins=5, quantile=True)
-    assert table["count"].tolist() == [200] * 5
-
-
 @pytest.mark.parametrize(
     ("slides", "words", "known"),
     [

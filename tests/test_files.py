@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from histopath.files import check_writable, replacing, write_table, write_text
+from histopath.files import InputError, check_writable, make_folder, replacing, write_table, write_text
 
 
 @pytest.fixture
@@ -41,6 +41,17 @@ def test_a_failure_leaves_nothing_half_written(tmp_path):
         part.write_text("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_in_the_way_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "a.txt", tmp_path / "folder", tmp_path / "absent" / "a.txt"):
+        with pytest.raises(InputError, match=f"{path} cannot be written"):
+            write_text(path, "x")
+    with pytest.raises(InputError, match="file/new cannot be made .Not a directory.; name another"):
+        make_folder(tmp_path / "file" / "new")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
 
 
 def test_a_table_is_written_with_nine_digits(tmp_path):

@@ -1,5 +1,6 @@
 """The command line: what it writes, and one sentence with status 2 for everything that is wrong."""
 
+import errno
 import json
 import shutil
 import signal
@@ -76,8 +77,9 @@ def test_a_run_is_exported(command, ready, tmp_path):
 @pytest.mark.slow
 def test_an_ensemble_is_written_and_scored(command, ready, sample, tmp_path):
     command("export", "--run", ready, "--out", tmp_path / "runs" / "light")
-    status, out, _ = command("ensemble", ready, "light", "--data", sample, "--out", tmp_path / "e.csv", "--views", 1)
-    assert status == 0 and "mean probability" in out and "538 probabilities of 2 runs" in out
+    runs = ["--run", ready, "--run", "light"]
+    status, out, _ = command("predict", *runs, "--data", sample, "--out", tmp_path / "e.csv", "--views", 1)
+    assert status == 0 and "mean probability" in out and "wrote 538 probabilities" in out
     assert list(pd.read_csv(tmp_path / "e.csv").columns) == ["id", "probability", "rank", "small", "light"]
 
 
@@ -90,20 +92,8 @@ def test_real_data_is_trained_with_the_full_preset(command, three, tmp_path):
 @pytest.mark.slow
 def test_a_batch_is_drawn_with_predicted_and_true_label(command, three_run, three, tmp_path):
     shutil.copytree(three_run.folder, tmp_path / "runs" / "three")
-    status, out, _ = command("show-batch", "--run", "three", "--data", three.root, "--out", tmp_path / "b.png", "--count", 5)
-    lines = out.splitlines()
-    assert status == 0 and len(lines) == 6 and all("predicted: " in line and "correct label: " in line for line in lines[:5])
-    right = sum(line.split("predicted: ")[1].split()[0] == line.split("correct label: ")[1] for line in lines[:5])
-    assert lines[-1].startswith(f"{right} of 5 are right") and cv2.imread(str(tmp_path / "b.png")) is not None
-
-
-def test_copies_are_written_a_number_a_class(command, three, tmp_path):
-    status, out, _ = command("augment", three.root, tmp_path / "copies", "--copies", "1,2,3", "--size", 24)
-    assert status == 0 and out.startswith("240 TIFFs in ")
-    counts = {folder.name: len(list(folder.glob("*.tif"))) for folder in (tmp_path / "copies").iterdir() if folder.is_dir()}
-    assert counts == {"blue": 40, "green": 80, "red": 120}
-    status, out, _ = command("pack", tmp_path / "copies")
-    assert status == 0 and out.startswith("240 patches (240 labelled)")
+    status, out, _ = command("evaluate", "--run", "three", "--data", three.root, "--batch", tmp_path / "b.png", "--views", 1)
+    assert status == 0 and "macro AUC" in out and cv2.imread(str(tmp_path / "b.png")) is not None
 
 
 @pytest.mark.slow
@@ -162,20 +152,29 @@ def test_bad_data_ends_in_one_sentence_and_status_2(command, sample, tmp_path, c
         (["predict", "--run", "x", "--data", "{sample}", "--out", "absent/x.csv"], "absent/x.csv cannot be written"),
         (["sample", "--story", "lungs"], "choose one of pcam, gastric, organs"),
         (["run", "--only", "07_gastric", "--only", "08_organs", "--data", "{sample}"], "--data fits one of gastric, organs"),
-        (["augment", "absent", "copies"], "absent"),
-        (["augment", "{sample}", "copies", "--copies", "0"], "whole numbers above 0"),
-        (["show-batch", "--run", "x", "--data", "{sample}", "--out", "absent/x.png"], "absent/x.png cannot be written"),
+        (["train", "--data", "{sample}", "--run", "x", "--set", "copies=0"], "whole numbers above 0"),
+        (["evaluate", "--run", "x", "--data", "{sample}", "--batch", "absent/x.png"], "absent/x.png cannot be written"),
         (["train", "--data", "{sample}", "--run", "pretrained"], "the network in the box"),
         (["train", "--data", "{sample}", "--run", "x", "--folds", "1"], "folds takes 0 or at least 2"),
-        (["ensemble", "x", "y", "--data", "{sample}", "--out", "absent/x.csv"], "absent/x.csv cannot be written"),
-        (["nope"], "nope"),
-        (["pack"], "Missing argument"),
-        (["evaluate", "--run", "x", "--data", "{sample}", "--views", "many"], "--views"),
+        (["predict", "--run", "pretrained", "--run", "y", "--data", "{sample}", "--out", "x.csv"], "no run folder"),
     ],
 )
 def test_wrong_arguments_end_in_one_sentence_and_status_2(command, sample, arguments, words):
     status, _, err = command(*[argument.format(sample=sample) for argument in arguments])
     assert status == 2 and words in err.strip().splitlines()[-1] and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nope"], "No such command 'nope'"),
+        (["pack"], "Missing argument"),
+        (["evaluate", "--run", "x", "--data", "d", "--views", "many"], "Invalid value for '--views'"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_status_2(command, arguments, words):
+    status, _, err = command(*arguments)
+    assert status == 2 and words in err and "Traceback" not in err
 
 
 def test_views_other_than_eight_and_one_are_refused(command, ready, sample):
@@ -232,9 +231,44 @@ def test_ctrl_c_while_training_ends_in_one_sentence(sample, tmp_path):
     assert process.returncode == 130 and "goes on from there" in err.splitlines()[-1] and "Traceback" not in err
 
 
-def test_an_error_of_the_system_names_the_path_and_a_cure(command, slide, tmp_path):
+def test_a_folder_that_cannot_be_made_is_named_with_the_cure(command, slide, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    status, _, said = command("slide", slide, "--run", "pretrained", "--out", tmp_path / "file" / "slides")
-    assert (
-        status == 2 and said.count("\n") == 1 and f"{tmp_path / 'file' / 'slides'} cannot be used (Not a directory); look" in said
-    )
+    place = tmp_path / "file" / "slides"
+    status, _, err = command("slide", slide, "--run", "pretrained", "--out", place)
+    assert status == 2 and err.count("\n") == 1 and f"{place} cannot be made (Not a directory); name another" in err
+
+
+REFUSALS = {
+    "labels.csv cannot be used (Permission denied)": PermissionError(errno.EACCES, "Permission denied", "labels.csv"),
+    "A file cannot be used (No space left on device)": OSError(errno.ENOSPC, "No space left on device"),
+}
+
+
+@pytest.mark.parametrize("words", REFUSALS)
+def test_what_the_system_refuses_ends_in_one_sentence_and_status_2(command, monkeypatch, words):
+    monkeypatch.setattr("histopath.submission.check_submission", fail(REFUSALS[words]))
+    status, _, err = command("check-submission", "s.csv", "--sample", "labels.csv")
+    assert status == 2 and err.startswith(words) and err.count("\n") == 1
+
+
+def test_a_missing_file_of_ours_is_a_bug_and_not_a_mistake_of_the_user(command, monkeypatch):
+    monkeypatch.setattr("histopath.submission.check_submission", fail(FileNotFoundError(errno.ENOENT, "No such file", "ours")))
+    with pytest.raises(FileNotFoundError):
+        command("check-submission", "s.csv", "--sample", "labels.csv")
+
+
+def test_a_bug_shows_its_traceback_and_ends_with_status_1():
+    code = "import histopath.submission as s; s.check_submission = lambda *_: int('bug')"
+    code += "; from histopath.__main__ import main; main()"
+    command = [sys.executable, "-c", code, "check-submission", "s.csv", "--sample", "labels.csv"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("Traceback") and "ValueError" in done.stderr
+
+
+def fail(error):
+    """A function that raises an error."""
+
+    def call(*_):
+        raise error
+
+    return call

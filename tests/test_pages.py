@@ -23,7 +23,7 @@ DRAWN = {
     "transformation_page": (lambda: pages.transformation_page(PATCHES[0], {"a": PATCHES[:3], "b": PATCHES[:2]}), 7),
     "stain_separation": (lambda: pages.stain_separation(PATCHES[:3], DENSITY[:3], DENSITY[3:6]), 9),
     "mistakes_page": (lambda: pages.mistakes_page(PATCHES[:4], [0, 1, 0, 1], [0.9, 0.1, 0.8, 0.2]), 4),
-    "gradcam_page": (lambda: pages.gradcam_page(PATCHES[:7], DENSITY[:7], ["p 0.50"] * 7, columns=4), 14),
+    "gradcam_page": (lambda: pages.gradcam_page(PATCHES[:7], DENSITY[:7]), 14),
 }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from histopath.files import InputError
 from histopath.runs import open_run, scored_rows
 
 
@@ -24,7 +25,7 @@ def test_a_run_is_not_used_with_the_rows_of_other_patches(run, small):
 
 
 def test_a_missing_folder_is_refused_with_the_command(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no run folder .*absent; train one with"):
+    with pytest.raises(InputError, match="no run folder .*absent; train one with"):
         open_run(tmp_path / "absent")
 
 
@@ -32,7 +33,7 @@ def test_a_missing_folder_is_refused_with_the_command(tmp_path):
 def test_a_run_without_one_of_its_files_is_refused(run, tmp_path, name):
     copy = shutil.copytree(run.folder, tmp_path / "copy")
     (copy / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"has no {name}"):
+    with pytest.raises(InputError, match=f"has no {name}"):
         open_run(copy)
 
 

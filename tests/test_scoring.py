@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from histopath.files import InputError
 from histopath.scoring import describe_scores, draw_batch, find_rows, predict_table, score_run, submit_run
 from histopath.submission import read_ids
 
@@ -84,7 +85,7 @@ def test_classes_are_matched_by_name_whatever_their_order(three_run, three):
 
 
 def test_data_without_a_sample_submission_is_refused(run, patches, tmp_path):
-    with pytest.raises(FileNotFoundError, match="sample_submission.csv"):
+    with pytest.raises(InputError, match="sample_submission.csv"):
         submit_run(run, dataclasses.replace(patches, root=tmp_path), tmp_path / "s.csv")
 
 

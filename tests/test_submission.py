@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from histopath.files import InputError
 from histopath.submission import check_submission, read_ids, upload_command, write_submission
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "ids" / "sample_submission_57458.csv.gz"
@@ -45,7 +46,7 @@ def test_written_file_passes_its_check(sample, tmp_path):
     }
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=3))
 def test_any_probability_survives_to_six_decimals(tmp_path_factory, probabilities):
     folder = tmp_path_factory.mktemp("hypothesis")
@@ -100,11 +101,11 @@ def test_a_file_that_is_no_csv_is_refused(sample, tmp_path, content):
 
 
 def test_missing_files_are_named(sample, tmp_path):
-    with pytest.raises(FileNotFoundError, match="absent.csv is not there"):
+    with pytest.raises(InputError, match="absent.csv is not there"):
         check_submission(tmp_path / "absent.csv", sample)
-    with pytest.raises(FileNotFoundError, match="absent.csv is not there"):
+    with pytest.raises(InputError, match="absent.csv is not there"):
         check_submission(sample, tmp_path / "absent.csv")
-    with pytest.raises(FileNotFoundError, match="absent.csv is not there"):
+    with pytest.raises(InputError, match="absent.csv is not there"):
         write_submission(["a"], [0.1], tmp_path / "absent.csv", tmp_path / "sub.csv")
 
 

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from histopath.files import InputError
 from histopath.workspace import SYNTHETIC, open_workspace
 
 
@@ -47,5 +48,5 @@ def test_the_other_stories_have_samples_recipes_and_names_of_their_own(at_home, 
     assert work.patches.images.shape[1:] == (size, size, 3) and work.patches.root == at_home / "data" / f"sample-{story}"
     assert work.at_size(32).images.shape[1:] == (32, 32, 3)
     assert open_workspace(story=story, epochs=7).configure("compact", epochs=3).epochs == 7
-    with pytest.raises(FileNotFoundError, match=f"needs the {story} data"):
+    with pytest.raises(InputError, match=f"needs the {story} data"):
         open_workspace("full", story=story)
