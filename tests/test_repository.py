@@ -7,48 +7,13 @@ import sys
 import pytest
 from conftest import PROJECT
 
-from histopath.__main__ import app
-
 README = (PROJECT / "README.md").read_text()
-HIDDEN = {"__pycache__", "build", "runs", "slides", "histopath.egg-info"}  # written by use, not part of the repository
-
-
-def read_tree():
-    """Paths of the tree in the README, folders with a slash at their end."""
-    block = re.search(r"```\n(README\.md.*?)```", README, flags=re.DOTALL).group(1)
-    paths, folder = [], ""
-    for line in block.splitlines():
-        name = line.split()[0]
-        if not line.startswith(" "):
-            folder = name if name.endswith("/") else ""
-            paths.append(name)
-        else:
-            paths.append(folder + name)
-    return paths
-
-
-def test_the_tree_in_the_readme_is_the_real_one():
-    tree = read_tree()
-    assert [path for path in tree if not (PROJECT / path).exists()] == []
-    real = {entry.name + "/" * entry.is_dir() for entry in PROJECT.iterdir() if not entry.name.startswith(".")}
-    assert {entry for entry in real if entry.strip("/") not in HIDDEN} == {
-        path for path in tree if path.count("/") - path.endswith("/") == 0
-    }
-    for folder, pattern in (("histopath", "*.py"), ("notebooks", "[0-9]*.ipynb")):
-        files = {f"{folder}/{path.name}" for path in (PROJECT / folder).glob(pattern)} - {"histopath/__init__.py"}
-        assert files == {path for path in tree if path.startswith(f"{folder}/") and path != f"{folder}/"}
 
 
 def test_every_link_inside_the_repository_leads_somewhere():
     for document in PROJECT.glob("*.md"):
         for link in re.findall(r"\]\((?!https?:|#)([^)]+)\)", document.read_text()):
             assert (PROJECT / link.split("#")[0]).exists(), f"{document.name}: {link}"
-
-
-def test_every_command_of_the_package_is_in_the_readme():
-    for command in app.registered_commands:
-        name = command.name or command.callback.__name__
-        assert f"histopath {name}" in README, name
 
 
 def test_every_make_target_that_the_readme_names_exists():
