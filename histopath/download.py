@@ -14,8 +14,8 @@ import pooch
 import requests
 import urllib3
 
+from histopath.files import NO_SPACE
 from histopath.kaggle import COMPETITION
-from histopath.packing import NO_SPACE
 from histopath.progress import progress_bar, say
 
 PCAM_URL = "https://zenodo.org/records/2546921/files/"

@@ -12,6 +12,8 @@ from tempfile import NamedTemporaryFile
 import numpy as np
 import pandas as pd
 
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 
 class InputError(ValueError):
     """What the user can mend: one sentence with the value received, what was expected, and the cure."""

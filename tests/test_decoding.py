@@ -8,13 +8,32 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_patches import encode, encode_gif, encode_tiff, make_pixels
+from test_patches import make_pixels
 
 from histopath import decoding
 from histopath.decoding import decode_rgb, resize
+
+
+def encode(suffix: str, rgb: np.ndarray) -> bytes:
+    return cv2.imencode(suffix, rgb)[1].tobytes()
+
+
+def encode_gif(*frames: np.ndarray, **options) -> bytes:
+    """Returns a GIF of 64 colours a frame, as Pillow writes it."""
+    stream = io.BytesIO()
+    first, *others = (Image.fromarray(frame).quantize(64) for frame in frames)
+    first.save(stream, "GIF", save_all=bool(others), append_images=others, **options)
+    return stream.getvalue()
+
+
+def encode_tiff(rgb: np.ndarray, **options) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, rgb, **options)
+    return stream.getvalue()
 
 
 @functools.cache
