@@ -1,34 +1,43 @@
-"""PatchSet, what everything downstream takes: one array of pixels and one table. In: a data folder. Out: a PatchSet.
+"""Opens a folder of patches as a PatchSet: the array of pixels and the table that all else takes.
 
-The first call packs the folder into the cache; later ones open the pack in milliseconds and notice a changed source.
+The first call packs the folder into a cache; later calls open the pack in milliseconds. A pack is
+a folder of three files: `images.npy` (pixels), `table.npz` (the table, and the size and time of
+each patch's file) and `meta.json`.
 """
 
+import errno
 import functools
 import hashlib
+import io
 import json
+import math
 import os
 import shutil
 import sys
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from histopath import pcam
 from histopath.config import home
-from histopath.files import find_changed, locked, stamp_paths, write_text
-from histopath.images import check_size
+from histopath.duplicates import perceptual_hashes
+from histopath.files import NO_SPACE, InputError, find_changed, locked, stamp_paths
+from histopath.images import check_size, read_image, resize
 from histopath.kaggle import kaggle_folder
-from histopath.packing import VERSION, cleared_on_failure, make_plan, pack_pixels
-from histopath.sources import SLIDE_TABLES, Source, check_folder, read_source
+from histopath.progress import progress_bar
+from histopath.sources import Source, check_folder, read_source, stamp_source
 from histopath.tables import COLUMNS, join_slides, read_slides
 
-SAMPLED_FILES = 1024
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zlib.error, zipfile.BadZipFile)
+VERSION = 3
+BLOCK_BYTES = 4 * 2**20  # of pixels that a thread holds
+TEXTS = ("id", "slide", "part", "file", "pixel_hash")
+DAMAGE = (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,12 @@ class PatchSet:
 
     Attributes:
         images: uint8 (N, H, W, 3), RGB, memory-mapped and read-only.
-        table: the columns of a source table, `pixel_hash`, the hex SHA-1 of the pixel bytes, and `look`, a perceptual hash
-            (`duplicates.perceptual_hashes`).
+        table: the columns of a source table; `pixel_hash`, the hex SHA-1 of the pixel bytes; and
+            `look`, a perceptual hash (`duplicates.perceptual_hashes`).
         class_names: name of label 0, 1, …
-        layout: how the data was laid out: `kaggle`, `pcam-hdf5`, `multi-cancer` or `class-folders`.
+        layout: how the data was laid out: `kaggle`, `pcam-hdf5`, `multi-cancer`, `class-folders`.
         root: the folder that it was packed from.
-        fingerprint: 16 hex digits of all pixels, ids, labels and slides; the same data has the same anywhere.
+        fingerprint: 16 hex digits from all pixels, ids, labels and slides, the same on any machine.
     """
 
     images: np.ndarray
@@ -64,46 +73,47 @@ def open_patches(
     progress: bool = True,
     size: int | None = None,
 ) -> PatchSet:
-    """Opens the patches of a data folder, packing them first when that has not been done or the folder has changed.
+    """Opens the patches of a data folder; packs them first when the folder is new or has changed.
 
-    A change is noticed by the times of the folders, the size and time of every CSV and HDF5 file and of up to 1,024
-    evenly spaced images: a stat of every file takes minutes on a network mount. An image that was edited in place,
-    without its folder's time changing, can escape; `check_patches` looks at all.
+    Changes are detected from the times of the folders, and from size and time of every CSV and HDF5
+    file and of up to 1,024 evenly spaced images, because a stat of every file takes minutes on a
+    network mount. An image edited in place can go unnoticed; `check_patches` compares all files.
 
     Args:
         root: folder in one of the layouts of `sources.read_source`.
         slide_table: CSV `id,slide` or `id,wsi`; replaces the slides found in the folder.
         cache: folder of the packs; `data/packed` in the project by default.
-        workers: threads that decode; by default one a core, from 4 to 8.
+        workers: threads that decode; by default one per core, from 4 to 8.
         progress: shows packing on stderr.
-        size: side in pixels, 16 to 4,096, to which every image is resized on decoding, as the published systems did: to a
-            square, whatever its aspect ratio. Images may then have any size and be grey. None keeps their own size, which
-            must be the same for all. Each size is a pack of its own.
+        size: side in pixels, 16 to 4,096, to which every image is resized regardless of its aspect
+            ratio, as the published systems did; images may then have any size and be grayscale.
+            None keeps their own size, which must be the same for all. Each size has its own pack.
 
     Returns:
-        The patches; an interrupted packing is continued with the next call.
+        The patches. An interrupted packing starts over with the next call.
 
     Raises:
-        FileNotFoundError: when the folder or a file that it must hold is missing.
-        ValueError: for bad data, a cache that cannot be written, or too little space; one sentence that names the cure.
+        FileNotFoundError: the folder or a file that it must hold is missing.
+        InputError: bad data, a cache that cannot be written, or too little space.
     """
     if workers is not None and workers < 1:
-        raise ValueError(f"workers must be 1 or more, got {workers}; leave it out for one a core.")
+        raise InputError(f"workers must be 1 or more, got {workers}; leave it out for the default.")
     check_size(size)
     root = check_folder(root)
     slides = None if slide_table is None else read_slides(slide_table)
     folder = _locate_pack(root, cache, size)
     patches = _open_pack(folder, root)
-    if patches is None or _beside(folder, "old").exists():
-        with locked(folder, functools.partial(print, file=sys.stderr, flush=True) if progress else None):
-            patches = _open_pack(folder, root) or _update_pack(folder, root, size, workers, progress)
-            for ending in ("partial", "old"):  # left by a process that was killed
-                shutil.rmtree(_beside(folder, ending), ignore_errors=True)
+    if patches is None:
+        log = functools.partial(print, file=sys.stderr, flush=True) if progress else None
+        with locked(folder, log):
+            patches = _open_pack(folder, root)  # another process may have packed it meanwhile
+            if patches is None:
+                patches = _pack(read_source(root), folder, size, workers, progress)
     return patches if slides is None else _replace_slides(patches, slides)
 
 
 def check_patches(patches: PatchSet) -> int:
-    """Compares every source file's size and time, and every packed patch's pixels, with what was recorded.
+    """Compares size and time of every source file, and all packed pixels, with what was recorded.
 
     Args:
         patches: an opened set; its source and its pack are read completely.
@@ -112,174 +122,169 @@ def check_patches(patches: PatchSet) -> int:
         How many patches were checked.
 
     Raises:
-        ValueError: when files changed since packing or packed pixels are damaged; the text says what to delete.
+        InputError: files have changed since packing, or packed pixels are damaged.
     """
     pack = Path(patches.images.filename).parent
-    changed = find_changed(patches.root, patches.table["file"], np.load(pack / "stats.npy", mmap_mode="r"))
-    cure = f"delete {pack} and pack again."
-    if len(changed):
+    cure = f"delete {pack} and pack again"
+    with np.load(pack / "table.npz") as arrays:
+        changed = find_changed(patches.root, patches.table["file"], arrays["stats"])
+    if changed:
         count = f"{len(changed):,} of its files changed after packing (first: {changed[0]})"
-        raise ValueError(f"{patches.root} is no longer what was packed, {count}; {cure}")
-    recorded = patches.table["pixel_hash"]
-    hashes = (hashlib.sha1(patch).hexdigest() for patch in patches.images)
-    wrong = [row for row, pair in enumerate(zip(hashes, recorded, strict=True)) if pair[0] != pair[1]]
-    if wrong:
-        raise ValueError(f"{pack / 'images.npy'} holds {len(wrong):,} damaged patches (first: row {wrong[0]}); {cure}")
-    return len(recorded)
+        raise InputError(f"{patches.root} is no longer what was packed, {count}; {cure}.")
+    hashes = [hashlib.sha1(pixels).hexdigest() for pixels in patches.images]
+    damaged = np.flatnonzero(patches.table["pixel_hash"] != hashes)
+    if len(damaged):
+        count = f"{len(damaged):,} damaged patches (first: row {damaged[0]})"
+        raise InputError(f"{pack / 'images.npy'} holds {count}; {cure}.")
+    return len(patches)
 
 
 def _locate_pack(root: Path, cache: Path | str | None, size: int | None) -> Path:
-    """Returns where the pack of a data folder lies: named after the folder, its path and the size of resized patches."""
-    if cache is None:  # what lies in Kaggle's working folder would be uploaded as output
-        room = Path(tempfile.gettempdir()) if home() == kaggle_folder("working") else home() / "data"
-        cache = room / "packed"
-    cache = Path(cache).expanduser().resolve()
-    ending = f"-{size}" if size else ""
-    return cache / f"{root.name or 'root'}-{hashlib.sha1(os.fsencode(root)).hexdigest()[:10]}{ending}"
-
-
-def _beside(folder: Path, ending: str) -> Path:
-    """Returns the path of what lies beside a pack: `partial` while it is written, `old` until it is deleted."""
-    return folder.with_name(f"{folder.name}.{ending}")
+    """Returns the folder of a pack, named after the data folder, its path and the size."""
+    if cache is None:
+        on_kaggle = home() == kaggle_folder("working")  # which is uploaded as output
+        cache = (Path(tempfile.gettempdir()) if on_kaggle else home() / "data") / "packed"
+    digest = hashlib.sha1(os.fsencode(root)).hexdigest()[:10]
+    name = f"{root.name or 'root'}-{digest}" + (f"-{size}" if size else "")
+    return Path(cache).expanduser().resolve() / name
 
 
 def _open_pack(folder: Path, root: Path) -> PatchSet | None:
-    """Opens a pack when it is whole and its source has not changed since."""
+    """Opens a pack; returns None when it is missing or damaged, or when its source has changed."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        fresh = meta["version"] == VERSION and meta["stamp"] == stamp_paths(root, meta["stamp"])
-        return _load_pack(folder, root, meta) if fresh else None
+        if meta["version"] != VERSION or meta["stamp"] != stamp_paths(root, meta["stamp"]):
+            return None
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        with np.load(folder / "table.npz") as arrays:
+            columns = {name: arrays[f"{name}s"] for name in (*COLUMNS, "pixel_hash", "look")}
     except DAMAGE:
         return None
+    for name in TEXTS:
+        texts = columns[name].tobytes().decode(errors="surrogateescape").split("\0")
+        columns[name] = pd.Series(texts, dtype="str")
+    names = tuple(meta["class_names"])
+    return PatchSet(images, pd.DataFrame(columns), names, meta["layout"], root, meta["fingerprint"])
 
 
-def _load_pack(folder: Path, root: Path, meta: dict) -> PatchSet:
-    """Maps the pixels of a pack and builds its table; any damage raises an error."""
-    images = np.load(folder / "images.npy", mmap_mode="r")
-    hashes, looks = np.load(folder / "hashes.npy"), np.load(folder / "looks.npy")
-    table = _restore_table(folder / meta["table"])
-    count = images.shape[0]
-    if list(images.shape) != meta["shape"] or hashes.shape != (count, 20) or not len(table) == len(looks) == count:
-        raise ValueError("the parts of the pack do not fit each other")
-    table["pixel_hash"] = pd.Series(hashes.tobytes().hex("\n", 20).split("\n"), dtype="str")
-    table["look"] = looks
-    return PatchSet(images, table, tuple(meta["class_names"]), meta["layout"], root, meta["fingerprint"])
+def _pack(source: Source, folder: Path, size: int | None, workers: int | None, progress: bool):
+    """Packs a source beside `folder`, then renames the pack: `folder` is complete or absent."""
+    partial, names = folder.with_name(f"{folder.name}.partial"), source.class_names
+    try:
+        for path in (partial, folder):  # left by a killed process; out of date
+            shutil.rmtree(path, ignore_errors=True)
+        partial.mkdir()
+        meta = {"version": VERSION, "stamp": stamp_source(source), "layout": source.layout}
+        table, stats = _write_pixels(source, partial, size, workers, progress)
+        meta |= {"class_names": names, "fingerprint": _fingerprint(table, names)}
+        columns = {f"{name}s": column.to_numpy() for name, column in table.items()}
+        columns |= {f"{name}s": _join_texts(table[name]) for name in TEXTS}
+        np.savez(partial / "table.npz", stats=stats, **columns)
+        (partial / "meta.json").write_text(json.dumps(meta))
+        os.rename(partial, folder)
+        images = np.load(folder / "images.npy", mmap_mode="r")
+    except OSError as error:
+        cure = "free some space" if error.errno in NO_SPACE else "check the permissions of both"
+        reason = f"{source.root} cannot be packed into {folder.parent} ({error.strerror or error})"
+        raise InputError(f"{reason}; {cure}, or choose another cache folder.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return PatchSet(images, table, names, source.layout, source.root, meta["fingerprint"])
 
 
-def _store_table(path: Path, table: pd.DataFrame) -> None:
-    """Writes a source table as one .npz: texts joined by NUL, which no file name holds; those that repeat as codes."""
-    arrays = {"labels": table["label"].to_numpy(), "indices": table["index"].to_numpy()}
-    arrays |= {"ids": _join_texts(table["id"]), "files": _join_texts(table["file"])}
-    for name in ("slide", "part"):
-        codes, texts = pd.factorize(table[name])
-        arrays |= {f"{name}_codes": codes, f"{name}_texts": _join_texts(texts)}
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as stream:
-        np.savez(stream, **arrays)
-        stream.flush()
+def _write_pixels(
+    source: Source, folder: Path, size: int | None, workers: int | None, progress: bool
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Writes `images.npy`; returns the table with hashes, and size and mtime of files (N, 2)."""
+    path, count, shape = folder / "images.npy", len(source.table), _patch_shape(source, size)
+    needed, free = count * (math.prod(shape) + 300), shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"{needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
+    np.lib.format.open_memmap(path, "w+", np.uint8, (count, *shape))
+    length = max(BLOCK_BYTES // math.prod(shape), 1)
+    blocks = []
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as room,
+        progress_bar(f"packing {source.root.name}", count, 0, progress) as bar,
+        ThreadPoolExecutor(workers or min(max(os.cpu_count() or 1, 4), 8)) as pool,
+    ):
+        counts = source.table["file"].value_counts() if source.layout == "pcam-hdf5" else {}
+        hdf5 = pcam.unpack(source.root, dict(counts), Path(room))
+        write = functools.partial(_write_block, source, path, shape, size, hdf5)
+        for block in pool.map(write, (slice(row, row + length) for row in range(0, count, length))):
+            blocks.append(block)
+            bar.update(len(block[1]))
+    with open(path, "rb") as stream:
         os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    hashes, looks, stats = zip(*blocks, strict=True)
+    hashes = pd.Series(b"".join(hashes).hex(" ", 20).split(), dtype="str")
+    table = source.table.assign(pixel_hash=hashes, look=np.concatenate(looks))
+    return table, np.concatenate(stats)
 
 
-def _restore_table(path: Path) -> pd.DataFrame:
-    """Reads the table that `_store_table` wrote."""
-    with np.load(path) as arrays:
-        texts = {"id": _split_texts(arrays["ids"]), "file": _split_texts(arrays["files"])}
-        for name in ("slide", "part"):
-            names = np.array(_split_texts(arrays[f"{name}_texts"]), dtype=object)
-            texts[name] = names[arrays[f"{name}_codes"]]
-        columns = {name: pd.Series(values, dtype="str") for name, values in texts.items()}
-        columns |= {"label": arrays["labels"], "index": arrays["indices"]}
-    return pd.DataFrame({name: columns[name] for name in COLUMNS})
+def _write_block(
+    source: Source, path: Path, shape: tuple, size: int | None, hdf5: dict[str, Path], rows: slice
+) -> tuple[bytes, np.ndarray, np.ndarray]:
+    """Writes some rows of `images.npy`; returns their hashes, looks, and size and mtime of files.
+
+    The file is not mapped for writing: mapped pages count as memory of the process, and a full
+    disk would kill it.
+    """
+    table = source.table.iloc[rows]
+    pixels, stats = np.empty((len(table), *shape), np.uint8), np.empty((len(table), 2), np.int64)
+    if hdf5:
+        images = pcam.read_patches(source.root, hdf5, table)
+        images = ((resize(patch, size) if size else patch, stat) for patch, stat in images)
+    else:
+        images = (read_image(source.root / file, size) for file in table["file"])
+    for row, (image, stats[row]) in enumerate(images):
+        if image.shape != shape:
+            raise InputError(_wrong_size(source, table["file"].iloc[row], image.shape, shape))
+        pixels[row] = image
+    with open(path, "r+b") as stream:
+        stream.seek((rows.start - len(source.table)) * math.prod(shape), os.SEEK_END)
+        stream.write(pixels)
+    hashes = b"".join(hashlib.sha1(patch).digest() for patch in pixels)
+    return hashes, perceptual_hashes(pixels), stats
+
+
+def _wrong_size(source: Source, file: str, found: tuple, expected: tuple) -> str:
+    """Returns the message for an image of another size than the rest."""
+    first = source.table["file"].iloc[0]
+    rest = "as in PatchCamelyon" if source.layout == "kaggle" else f"like {first}"
+    sizes = f"{found[1]}×{found[0]} pixels, expected {expected[1]}×{expected[0]} {rest}"
+    cure = "resize it, or remove it and its label, or train with --set size= to resize all"
+    return f"{source.root / file} is {sizes}; {cure}."
+
+
+def _patch_shape(source: Source, size: int | None) -> tuple[int, int, int]:
+    """Returns the shape (H, W, 3) of all patches, which is that of the first where none is set."""
+    if size:
+        return size, size, 3
+    if source.layout in ("kaggle", "pcam-hdf5"):
+        return pcam.PATCH_SHAPE
+    return read_image(source.root / source.table["file"].iloc[0])[0].shape
+
+
+def _fingerprint(table: pd.DataFrame, class_names: Iterable[str]) -> str:
+    """Returns the fingerprint of a packed table. Runs record it: what is hashed must not change."""
+    hashes = np.frombuffer(bytes.fromhex("".join(table["pixel_hash"])), np.uint8)
+    stream = io.BytesIO()
+    np.save(stream, hashes.reshape(-1, 20))
+    digest = hashlib.sha1(stream.getvalue())
+    for name in ("id", "label", "slide", "part"):
+        digest.update(_join_texts(table[name].astype("str")))
+    digest.update(_join_texts(class_names))
+    return digest.hexdigest()[:16]
 
 
 def _join_texts(texts: Iterable[str]) -> np.ndarray:
-    """Returns texts as UTF-8 bytes, NUL between them; faster to read than JSON or fixed widths."""
+    """Returns texts as UTF-8 bytes separated by NUL, read three times as fast as CSV."""
     return np.frombuffer("\0".join(texts).encode(errors="surrogateescape"), np.uint8)
-
-
-def _split_texts(joined: np.ndarray) -> list[str]:
-    """Returns the texts that `_join_texts` joined."""
-    return joined.tobytes().decode(errors="surrogateescape").split("\0")
-
-
-def _update_pack(folder: Path, root: Path, size: int | None, workers: int | None, progress: bool) -> PatchSet:
-    """Packs a source; when only its tables changed, the pixels of the pack that exists are kept."""
-    source = read_source(root)
-    stamp = _stamp_source(source)
-    try:
-        if _holds_pixels(folder, source):
-            meta = _finish(source, folder, stamp)
-        else:
-            meta = _pack(source, folder, stamp, size, workers, progress)
-        return _load_pack(folder, root, meta)
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be written ({error.strerror}); choose another cache folder.") from None
-
-
-def _pack(source: Source, folder: Path, stamp: dict, size: int | None, workers: int | None, progress: bool) -> dict:
-    """Packs beside the folder, then takes its place; returns the content of `meta.json`."""
-    workers = workers or min(max(os.cpu_count() or 1, 4), 8)
-    partial, old = _beside(folder, "partial"), _beside(folder, "old")
-    plan = make_plan(source, partial, size)
-    with cleared_on_failure(plan):
-        pack_pixels(plan, stamp, workers, progress)
-        meta = _finish(source, partial, stamp)
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(partial, folder)
-    return meta
-
-
-def _holds_pixels(folder: Path, source: Source) -> bool:
-    """Tells whether a pack exists whose pixels are those of the source: same files in the same order, none changed."""
-    try:
-        meta = json.loads((folder / "meta.json").read_text())
-        packed = _load_pack(folder, source.root, meta).table
-        if meta["version"] != VERSION or not packed[["file", "index"]].equals(source.table[["file", "index"]]):
-            return False
-        return not len(find_changed(source.root, packed["file"], np.load(folder / "stats.npy", mmap_mode="r")))
-    except DAMAGE:
-        return False
-
-
-def _finish(source: Source, folder: Path, stamp: dict) -> dict:
-    """Writes the table and, last, `meta.json`, which makes a pack whole; returns its content."""
-    digest = hashlib.sha1((folder / "hashes.npy").read_bytes())
-    for texts in (*(source.table[name].astype("str") for name in ("id", "label", "slide", "part")), source.class_names):
-        digest.update(_join_texts(texts))
-    meta = {
-        "version": VERSION,
-        "root": str(source.root),
-        "layout": source.layout,
-        "class_names": source.class_names,
-        "shape": np.load(folder / "images.npy", mmap_mode="r").shape,
-        "stamp": stamp,
-        "fingerprint": digest.hexdigest()[:16],
-        "table": f"table-{digest.hexdigest()[:16]}.npz",
-    }
-    _store_table(folder / meta["table"], source.table)
-    write_text(folder / "meta.json", json.dumps(meta))
-    for path in folder.glob("table-*"):
-        if path.name != meta["table"]:
-            path.unlink()
-    return json.loads(json.dumps(meta))
-
-
-def _stamp_source(source: Source) -> dict:
-    """Returns path → [size, mtime in ns] of what tells a change: folders, tables, HDF5 files and some of the images."""
-    files = source.table["file"].unique()
-    sampled = files[np.unique(np.linspace(0, len(files) - 1, min(len(files), SAMPLED_FILES)).astype(int))]
-    folders = {os.path.dirname(file) for file in files}
-    folders |= {str(parent) for folder in folders for parent in Path(folder).parents if parent.name} | {""}
-    tables = {path.name for path in source.root.iterdir() if path.suffix in (".csv", ".h5", ".gz") and path.is_file()}
-    names = {*sampled.tolist(), *folders, *tables, *SLIDE_TABLES}
-    return stamp_paths(source.root, sorted(names))
 
 
 def _replace_slides(patches: PatchSet, slides: pd.Series) -> PatchSet:
     """Returns the same pixels with the slides of another table."""
     table = join_slides(patches.table, slides)
-    digest = hashlib.sha1("\n".join([patches.fingerprint, *table["slide"]]).encode()).hexdigest()
-    return PatchSet(patches.images, table, patches.class_names, patches.layout, patches.root, digest[:16])
+    digest = hashlib.sha1("\n".join([patches.fingerprint, *table["slide"]]).encode())
+    return replace(patches, table=table, fingerprint=digest.hexdigest()[:16])

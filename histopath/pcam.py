@@ -1,13 +1,16 @@
-"""Reads PCam's HDF5 files, plain or compressed with gzip. In: a path. Out: counts, labels, an unpacked file."""
+"""Reads PCam's HDF5 files, plain or compressed with gzip. In: a path. Out: labels, patches."""
 
 import gzip
+import os
+import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 
 from histopath.files import InputError
 
@@ -69,14 +72,51 @@ def read_labels(path: Path) -> np.ndarray:
     return labels.astype("int64")
 
 
-def inflate(path: Path, stream: BinaryIO) -> None:
-    """Copies the content of a .gz file to a stream, a megabyte at a time."""
-    with gzip.open(path) as source:
-        while True:
-            try:
-                block = source.read(2**20)
-            except (EOFError, zlib.error, OSError) as error:
-                raise InputError(f"{path} is cut off or damaged ({error}); download the file again.") from None
-            if not block:
-                return
-            stream.write(block)
+def unpack(root: Path, counts: dict[str, int], folder: Path) -> dict[str, Path]:
+    """Decompresses the .gz files among some files below `root`.
+
+    Args:
+        root: folder of the data.
+        counts: name of each file, and the number of patches it must hold.
+        folder: where the decompressed files are written.
+
+    Returns:
+        Name of each file → path of a plain HDF5 file.
+
+    Raises:
+        InputError: when a .gz file is damaged or holds something else; download it again.
+    """
+    paths = {name: root / name for name in counts}
+    for name in (name for name in counts if name.endswith(".gz")):
+        paths[name] = folder / name.removesuffix(".gz")
+        try:
+            with gzip.open(root / name) as source, open(paths[name], "wb") as stream:
+                shutil.copyfileobj(source, stream, 2**20)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            reason = f"is cut off or damaged ({error})"
+            raise InputError(f"{root / name} {reason}; download the file again.") from None
+        count_patches(paths[name], counts[name], root / name)
+    return paths
+
+
+def read_patches(root: Path, paths: dict[str, Path], rows: pd.DataFrame) -> Iterator[tuple]:
+    """Yields each patch, uint8 (96, 96, 3), and a tuple: size in bytes and mtime in ns of its file.
+
+    Args:
+        root: folder of the data.
+        paths: as from `unpack`.
+        rows: `file` and `index` of each patch; consecutive rows of a file are consecutive in it.
+
+    Raises:
+        InputError: when a file cannot be read; download it again.
+    """
+    for name, part in rows.groupby("file", sort=False):
+        try:
+            status = os.stat(root / name)
+            with h5py.File(paths[name], "r") as file:
+                patches = file["x"][part["index"].iloc[0] : part["index"].iloc[-1] + 1]
+        except (OSError, KeyError) as error:
+            reason = f"cannot be read ({error})"
+            raise InputError(f"{root / name} {reason}; download the file again.") from None
+        for patch in patches:
+            yield patch, (status.st_size, status.st_mtime_ns)

@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 
 from histopath import pcam
-from histopath.files import InputError
+from histopath.files import InputError, stamp_paths
 from histopath.folders import PARTS, TUMOR_NAMES, read_class_folders, read_multi_cancer, scan_folder
 from histopath.tables import join_slides, make_table, read_csv, read_slides, refuse
 
 # `patch_id_wsi_full.csv` (columns id, wsi) is the map of patches to slides that the competition's community shares.
 SLIDE_TABLES = ("slides.csv", "patch_id_wsi_full.csv", "patch_id_wsi.csv")
+SAMPLED_FILES = 1024
 PCAM_PATTERN = re.compile(r"camelyonpatch_level_2_split_(train|valid|test)_([xy])\.h5(\.gz)?")
 
 
@@ -89,6 +90,16 @@ def check_folder(root: Path | str) -> Path:
         kind = "is a file, not a folder" if path.exists() else "does not exist"
         raise InputError(f"The data folder {path} {kind}; give the folder that holds the patches.")
     return path
+
+
+def stamp_source(source: Source) -> dict:
+    """Returns path → [size, mtime in ns] of folders, tables, HDF5 files and some of the images."""
+    files = source.table["file"].unique()
+    sampled = files[np.linspace(0, len(files) - 1, min(len(files), SAMPLED_FILES)).astype(int)]
+    innermost = {os.path.dirname(file) for file in files}
+    folders = {str(parent) for folder in innermost for parent in Path(folder, "_").parents}
+    tables = {path.name for path in source.root.iterdir() if path.suffix in (".csv", ".h5", ".gz")}
+    return stamp_paths(source.root, sorted({*sampled, *folders, *tables, *SLIDE_TABLES}))
 
 
 # Kaggle ---------------------------------------------------------------------------------------------------------------
