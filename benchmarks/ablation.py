@@ -16,15 +16,15 @@ import numpy as np
 from classic import draw
 from sklearn.metrics import roc_auc_score
 
-from histopath import models, training
-from histopath.backend import keras, ops
-from histopath.batches import Batches
 from histopath.config import get_config
-from histopath.equivariant import ORIENTATIONS
-from histopath.inference import predict
-from histopath.intervals import delong_difference
-from histopath.optimizer import FlatAdam
-from histopath.patches import PatchSet, open_patches
+from histopath.data.patches import PatchSet, open_patches
+from histopath.metrics.intervals import delong_difference
+from histopath.models.backend import keras, ops
+from histopath.models.equivariant import ORIENTATIONS
+from histopath.models.predict import predict
+from histopath.models.registry import registry
+from histopath.training.batches import Batches
+from histopath.training.optimizer import FlatAdam
 
 FIRST = "compact"
 VARIANTS = {  # name → settings that differ from the recipe
@@ -55,14 +55,14 @@ VARIANTS = {  # name → settings that differ from the recipe
 def build(
     size, heads, dropout, frozen, pairs=(0, 1, 1, 1), plain=False, squeeze=False, peak=False, density=False, standard=False
 ):
-    """`models.compact` with parts of it changed."""
+    """`registry.compact` with parts of it changed."""
     inputs = keras.Input((size, size, 3), dtype="uint8", name="patch")
-    x = models.scaled(inputs, "[-1, 1]")
+    x = registry.scaled(inputs, "[-1, 1]")
     if density or standard:  # of what is stained, on the scale of the brightness: white is -1
         x = -2 * ops.log((ops.cast(inputs, "float32") + 1) / 256) - 1
     if standard:
         x = keras.layers.GroupNormalization(3, epsilon=0.02, center=False, scale=False)(x)
-    block = _ordinary if plain else models._oriented
+    block = _ordinary if plain else registry._oriented
     for number, (width, pair) in enumerate(zip((4, 8, 16, 32), pairs, strict=True)):
         x = block(x, width, side=4, strides=2, lifting=number == 0)
         if pair:
@@ -71,7 +71,7 @@ def build(
     features = _pooled(keras.layers.GlobalAveragePooling2D()(x), plain)
     if peak:
         features = keras.layers.Concatenate()([features, _pooled(keras.layers.GlobalMaxPooling2D()(x), plain)])
-    return keras.Model(inputs, models._answers(keras.layers.Dropout(dropout)(features), heads), name="compact")
+    return keras.Model(inputs, registry._answers(keras.layers.Dropout(dropout)(features), heads), name="compact")
 
 
 def _ordinary(x, width: int, side: int = 3, strides: int = 1, lifting: bool = False):
@@ -126,9 +126,9 @@ def measure(name: str, seed: int, fit: PatchSet, shifted: PatchSet, count: int, 
     """Trains one variant from one seed and keeps its probabilities of SHIFTED."""
     settings = dict(VARIANTS[name])
     MixedBatches.strength = settings.pop("mixing", 0.0)
-    training.Batches = MixedBatches if MixedBatches.strength else Batches
+    fit.Batches = MixedBatches if MixedBatches.strength else Batches
     DecayingAdam.decay = settings.pop("decay", 0.0)
-    training.FlatAdam = DecayingAdam if DecayingAdam.decay else FlatAdam
+    fit.FlatAdam = DecayingAdam if DecayingAdam.decay else FlatAdam
     settings = {
         "epochs": epochs,
         "val_fraction": 0.1,
@@ -137,7 +137,7 @@ def measure(name: str, seed: int, fit: PatchSet, shifted: PatchSet, count: int, 
         "patience": 99,
         "seed": seed,
     } | settings
-    run = training.train(draw(fit, count, seed), get_config("full", "compact", settings), folder)
+    run = fit.train(draw(fit, count, seed), get_config("full", "compact", settings), folder)
     p = predict(run.network, shifted.images, views=8, batch_size=64)
     np.savez(folder / "shifted.npz", p=p, val=run.metrics["tasks"]["label"]["val"]["auc"])
 
@@ -178,7 +178,7 @@ def main() -> None:
     arguments = parser.parse_args()
     fit, shifted = open_patches(arguments.fit), open_patches(arguments.shifted)
     for model, parts in NETWORKS.items():
-        models.REGISTRY[model] = models.Entry(partial(build, **parts), "ours", dropout=0.0)
+        registry.REGISTRY[model] = registry.Entry(partial(build, **parts), "ours", dropout=0.0)
     names = VARIANTS if not arguments.only else arguments.only.split(";")
     for name, seed in product(names, map(int, arguments.seeds.split(","))):
         if not arguments.table and not (arguments.out / folder_name(name, seed) / "shifted.npz").is_file():

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from stages import classic_augmentation, plain_network
 
-from histopath.backend import keras
 from histopath.config import get_config
-from histopath.evaluation import evaluate, format_interval
-from histopath.inference import predict
-from histopath.intervals import delong_difference
-from histopath.patches import PatchSet, open_patches
-from histopath.splits import split_patches
-from histopath.training import train
+from histopath.data.patches import PatchSet, open_patches
+from histopath.data.splits import split_patches
+from histopath.metrics.binary import evaluate, format_interval
+from histopath.metrics.intervals import delong_difference
+from histopath.models.backend import keras
+from histopath.models.predict import predict
+from histopath.training.fit import train
 
 NETWORK = "xception_nasnet"
 

@@ -88,7 +88,7 @@ def watch_memory(peaks: dict[str, int], stop: threading.Event) -> None:
 
 def open_and_measure(root: Path, cache: Path) -> dict[str, float]:
     """Opens the patches, packing them when needed; returns seconds, memory in MB and whether the pixels are right."""
-    from histopath.patches import open_patches  # here: only the measured process needs the package
+    from histopath.data.patches import open_patches  # here: only the measured process needs the package
 
     peaks, stop = {}, threading.Event()
     watcher = threading.Thread(target=watch_memory, args=(peaks, stop))

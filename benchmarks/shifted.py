@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import StandardScaler
 
-from histopath.patches import open_patches
+from histopath.data.patches import open_patches
 
 CLUSTERS, SHIFTED = 12, 2
 

@@ -150,14 +150,14 @@ def careful_batches(job: Job):
 
 def packed(job: Job):
     """The patches, packed at the first call."""
-    from histopath.patches import open_patches
+    from histopath.data.patches import open_patches
 
     return open_patches(job.folder / "data", cache=job.folder / "cache", progress=False)
 
 
 def our_batches(job: Job):
     """Shuffled batches of raw patches, as `training` draws them."""
-    from histopath.batches import Batches
+    from histopath.training.batches import Batches
 
     patches = packed(job)
     rows = np.arange(min(job.patches, len(patches)))
@@ -179,7 +179,7 @@ def feed_ours(job: Job) -> float:
     """Our batches through our layers, compiled as in the step."""
     import keras
 
-    from histopath.augment import augmentation_layers
+    from histopath.training.augment import augmentation_layers
 
     inputs = x = keras.Input((96, 96, 3), dtype="uint8")
     for layer in augmentation_layers("dihedral", 0):
@@ -260,9 +260,9 @@ def train_careful(job: Job) -> dict[str, float]:
 
 def train_ours(job: Job, constant: bool = False) -> dict[str, float]:
     """Our step: raw patches in, augmentation inside, FlatAdam; `constant` repeats one batch that is already in memory."""
-    from histopath import training
     from histopath.config import get_config
-    from histopath.splits import split_patches
+    from histopath.data.splits import split_patches
+    from histopath.training.fit import fit
 
     clock, started = Clock(), time.perf_counter()
     patches = packed(job)
@@ -270,7 +270,7 @@ def train_ours(job: Job, constant: bool = False) -> dict[str, float]:
     settings |= {"augmentation": "none" if constant else "dihedral"}
     config = get_config("sample", "xception_nasnet", settings)
     splits = split_patches(patches.table, config.val_fraction, config.holdout_fraction, config.seed, patches.class_names)
-    session = training.Session(patches, config, job.folder / "run", splits, lambda line: None)
+    session = fit.Session(patches, config, job.folder / "run", splits, lambda line: None)
     session.compile(None, 0, 1)
     batches = constant_batches(session.batches) if constant else session.batches
     with traced(job.profile):
@@ -280,7 +280,7 @@ def train_ours(job: Job, constant: bool = False) -> dict[str, float]:
 
 def traced(folder: Path | None):
     """Writes a trace of what is done in a block, by the profiler of the backend."""
-    from histopath.backend import keras
+    from histopath.models.backend import keras
 
     if folder is None:
         return contextlib.nullcontext()
@@ -341,8 +341,8 @@ def predict_careful(job: Job) -> float:
 
 def predict_ours(job: Job, views: int = 1) -> float:
     """Our batches of the packed array."""
-    from histopath.inference import predict
-    from histopath.models import build_model
+    from histopath.models.predict import predict
+    from histopath.models.registry import build_model
 
     network, images = build_model("xception_nasnet"), packed(job).images
     predict(network, images, np.arange(PREDICTED), 1, PREDICTED)
@@ -388,7 +388,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if arguments.way in ("ours", "constant", "eight"):
-        importlib.import_module("histopath.backend")  # before anything else: it sets the allocator
+        importlib.import_module("histopath.models.backend")  # before anything else: it sets the allocator
     told = vars(arguments)
     stage = STAGES[told.pop("stage")][told.pop("way")]
     job = Job(**told)

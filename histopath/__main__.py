@@ -46,7 +46,7 @@ def sample(
     ] = "pcam",
 ):
     """Write an embedded synthetic sample in the layout of the real data."""
-    from histopath.workspace import SAMPLES
+    from histopath.project import SAMPLES
 
     if story not in SAMPLES:
         raise InputError(f"There is no sample {story!r}; choose one of {', '.join(SAMPLES)}.")
@@ -62,7 +62,7 @@ def download(
     folder: Annotated[Path | None, typer.Argument(help="Where to write; data/kaggle or data/pcam by default.")] = None,
 ):
     """Fetch the real data; a download that was cut goes on where it stopped."""
-    from histopath.download import download_kaggle, download_pcam
+    from histopath.data.download import download_kaggle, download_pcam
 
     fetch = {"kaggle": download_kaggle, "pcam": download_pcam}.get(what)
     if fetch is None:
@@ -80,7 +80,7 @@ def pack(
     check: Annotated[bool, typer.Option("--check", help="Look at every file for changes, not at a part.")] = False,
 ):
     """Decode all patches of a folder once into one memory-mapped array."""
-    from histopath.patches import check_patches, open_patches
+    from histopath.data.patches import check_patches, open_patches
 
     patches = open_patches(data, slides, size=size)
     if check:
@@ -104,12 +104,12 @@ def train(
 
     preset = preset or ("sample" if is_synthetic(data) else "full")
     config = get_config(preset, recipe, parse_settings(settings or []) | ({"folds": folds} if folds else {}))
-    from histopath.patches import open_patches
-    from histopath.training import train
+    from histopath.data.patches import open_patches
+    from histopath.training.fit import train
 
     patches, folder = open_patches(data, slides, size=config.size or None), _run_folder(run)
     if config.folds and not config.fold:
-        from histopath.folds import describe_folds, train_folds
+        from histopath.evaluation.folds import describe_folds, train_folds
 
         print(describe_folds(train_folds(patches, config, folder)))
         print(f"wrote the scores of {config.folds} folds to {_shown(folder)}-folds.csv")
@@ -125,7 +125,7 @@ def train(
 @app.command(rich_help_panel="Training")
 def models():
     """List the networks of the registry."""
-    from histopath.models import describe_registry
+    from histopath.models.registry import describe_registry
 
     print(describe_registry())
 
@@ -133,8 +133,7 @@ def models():
 @app.command(rich_help_panel="Training")
 def export(run: RUN, out: Annotated[Path, typer.Option("--out", help="Folder to write.")]):
     """Write a run as a small folder in half precision, at most 5 MB, that can be committed or sent."""
-    from histopath.pretrained import export_run
-    from histopath.runs import open_run
+    from histopath.models.runs import export_run, open_run
 
     size = export_run(open_run(_run_folder(run)), out)
     print(f"wrote {_shown(out)}, {size / 1e6:.1f} MB")
@@ -152,7 +151,7 @@ def evaluate(
     batch: Annotated[Path | None, typer.Option(help="PNG of 16 scored patches with predicted and true label.")] = None,
 ):
     """Score a run on labelled patches that it did not learn from."""
-    from histopath.scoring import describe_scores, score_run
+    from histopath.evaluation.evaluate import describe_scores, score_run
 
     if figures:
         check_writable(make_folder(figures) / "roc.png")
@@ -167,9 +166,9 @@ def evaluate(
 
 def _draw_batch(run, patches, file: Path) -> None:
     """Draws patches that a run did not learn from, with predicted and true label."""
-    from histopath.pages import batch_page
-    from histopath.scoring import draw_batch
-    from histopath.style import export
+    from histopath.evaluation.evaluate import draw_batch
+    from histopath.plots.pages import batch_page
+    from histopath.plots.style import export
 
     drawn = draw_batch(run, patches)
     export(batch_page(patches.images[drawn["row"]], drawn["truth"], drawn["prediction"], drawn["probability"]), file)
@@ -187,10 +186,9 @@ def predict(
     Several runs are an ensemble: the file holds the mean probability, the mean rank and a column for
     each run. Where patches are labelled and no run learned from them, their scores are printed.
     """
-    from histopath.ensemble import ensemble_table, score_ensemble
-    from histopath.patches import open_patches
-    from histopath.runs import open_run
-    from histopath.scoring import predict_table
+    from histopath.data.patches import open_patches
+    from histopath.evaluation.evaluate import ensemble_table, predict_table, score_ensemble
+    from histopath.models.runs import open_run
 
     check_writable(out)
     opened = [open_run(_run_folder(name, shipped=True)) for name in runs]
@@ -208,7 +206,7 @@ def predict(
 @app.command(rich_help_panel="Results")
 def submit(run: RUN, data: DATA, out: OUT, views: VIEWS = 8):
     """Predict the competition's test patches and write the checked Kaggle CSV (id,label)."""
-    from histopath.scoring import submit_run
+    from histopath.evaluation.evaluate import submit_run
 
     check_writable(out)
     checked = submit_run(*_open(run, data), out, views, progress=True)
@@ -223,8 +221,8 @@ def check_submission(
     ] = None,
 ):
     """Check header, ids and probabilities of a submission before uploading it."""
-    from histopath.kaggle import find_competition
-    from histopath.submission import check_submission
+    from histopath.data.kaggle import find_competition
+    from histopath.evaluation.submission import check_submission
 
     if sample is None and (mounted := find_competition()):
         sample = mounted / "sample_submission.csv"
@@ -249,8 +247,8 @@ def slide(
 
     A slide that cannot be read stops no other: slides.csv says what is wrong with it, and the status is 0 if one was written.
     """
-    from histopath.heatmaps import list_slides, rank_slides, read_labels, score_slides
-    from histopath.runs import open_run
+    from histopath.models.runs import open_run
+    from histopath.slides.heatmaps import list_slides, rank_slides, read_labels, score_slides
 
     if not 8 <= stride <= 960 or views not in (1, 8):
         raise InputError(f"--stride takes 8-960 pixels and --views 1 or 8; got {stride} and {views}.")
@@ -276,8 +274,8 @@ def demo(
 ):
     """Serve a web page on which a patch or a larger image is read."""
     from histopath.demo import read_examples, serve
-    from histopath.runs import open_run
-    from histopath.workspace import synthetic_slide
+    from histopath.models.runs import open_run
+    from histopath.project import synthetic_slide
 
     opened = open_run(_run_folder(run, shipped=True))
     if not 0 < port < 65536:
@@ -296,8 +294,7 @@ def run(
     in_place: Annotated[bool, typer.Option("--in-place", help="Refresh the committed notebooks themselves.")] = False,
 ):
     """Execute the notebooks in order: figures, trained run and submission."""
-    from histopath.notebooks import FOLDER, PCAM, STORY_OF, list_notebooks, run_notebooks
-    from histopath.workspace import open_workspace
+    from histopath.project import FOLDER, PCAM, STORY_OF, list_notebooks, open_workspace, run_notebooks
 
     if in_place and (preset, data, epochs, weights) != ("sample", None, None, None):
         raise InputError("--in-place refreshes the committed notebooks on the sample; leave the other options out.")
@@ -331,9 +328,9 @@ def kaggle_bundle(
     weights_dataset: Annotated[str, typer.Option(help="USER/NAME of a Kaggle data set with the ImageNet weight files.")] = "",
 ):
     """Write the folders that `kaggle datasets create` and `kaggle kernels push` take."""
-    from histopath.backbones import BACKBONES
-    from histopath.kaggle import describe_push, write_bundle
-    from histopath.models import REGISTRY
+    from histopath.data.kaggle import describe_push, write_bundle
+    from histopath.models.backbones import BACKBONES
+    from histopath.models.registry import REGISTRY
 
     folders = write_bundle(user, out, repository, weights_dataset)
     urls = [BACKBONES[name].url for name in REGISTRY["xception_nasnet"].backbones]
@@ -372,8 +369,8 @@ def _stop(sentence: str, status: int) -> None:
 
 def _open(run: str, data: Path, slides: Path | None = None) -> tuple:
     """A run, and patches at the size that it was trained at."""
-    from histopath.patches import open_patches
-    from histopath.runs import open_run
+    from histopath.data.patches import open_patches
+    from histopath.models.runs import open_run
 
     opened = open_run(_run_folder(run, shipped=True))
     return opened, open_patches(data, slides, size=opened.config.size or None)
@@ -382,7 +379,7 @@ def _open(run: str, data: Path, slides: Path | None = None) -> tuple:
 def _run_folder(name: str, shipped: bool = False) -> Path:
     """The folder of a run; `pretrained` is the one in the box, which can be read and not trained."""
     if name == "pretrained":
-        from histopath.pretrained import FOLDER
+        from histopath.models.runs import FOLDER
 
         if not shipped:
             raise InputError("pretrained is the network in the box, which only answers; name another run with --run.")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from histopath.files import InputError
-from histopath.kaggle import kaggle_folder
 
+PROJECT = Path(__file__).resolve().parents[1]  # the checkout; where the package is installed by pip, site-packages
 MICRONS_PER_PIXEL = 0.972  # of PCam's patches: level 2 of CAMELYON16's slides, four times 0.243
 
 
@@ -282,11 +282,25 @@ def parse_copies(copies: str, classes: int) -> tuple[int, ...]:
 def home() -> Path:
     """Returns the folder under which data, runs, assets and submissions are written.
 
-    `HISTOPATH_HOME` when it is set, `/kaggle/working` on Kaggle, the repository otherwise.
+    `HISTOPATH_HOME` when it is set, `/kaggle/working` on Kaggle, the checkout where there is one, else the working folder.
     """
     if os.environ.get("HISTOPATH_HOME"):
         return Path(os.environ["HISTOPATH_HOME"]).resolve()
-    return kaggle_folder("working") or Path(__file__).resolve().parents[1]
+    return kaggle_folder("working") or (PROJECT if in_checkout() else Path.cwd())
+
+
+def in_checkout() -> bool:
+    """Returns whether the package runs from a checkout, with notebooks beside it, and not from an installed wheel."""
+    return (PROJECT / "notebooks").is_dir() and (PROJECT / "pyproject.toml").is_file()
+
+
+def kaggle_folder(name: str) -> Path | None:
+    """Returns Kaggle's `input` or `working` folder, or None on another machine.
+
+    `HISTOPATH_KAGGLE` names another folder than `/kaggle`, to try this elsewhere.
+    """
+    folder = Path(os.environ.get("HISTOPATH_KAGGLE", "/kaggle")) / name
+    return folder if folder.is_dir() else None
 
 
 def _convert(key: str, value: object) -> object:

@@ -17,11 +17,10 @@ import pandas as pd
 import tifffile
 
 from histopath.config import MICRONS_PER_PIXEL
-from histopath.images import MAX_UPLOAD_BYTES, UPLOAD_FORMATS, read_upload
-from histopath.pretrained import FOLDER
-from histopath.progress import say
+from histopath.data.images import MAX_UPLOAD_BYTES, UPLOAD_FORMATS, read_upload
+from histopath.files import say
+from histopath.models.runs import FOLDER, Run
 from histopath.readings import Reading, read_tissue
-from histopath.runs import Run
 from histopath.sample_slide import MASK, slide_file
 
 WIDEST = 1400  # pixels of a shown image

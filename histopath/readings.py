@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from histopath.config import MICRONS_PER_PIXEL
-from histopath.equivariant import answers_views_alike
-from histopath.explain import gradcam
-from histopath.inference import eight_views, prediction_step
-from histopath.runs import Run
-from histopath.stains import BLACK, GLASS
-from histopath.temperature import tempered
+from histopath.data.stains import BLACK, GLASS
+from histopath.metrics.binary import tempered
+from histopath.models.equivariant import answers_views_alike
+from histopath.models.gradcam import gradcam
+from histopath.models.predict import eight_views, prediction_step
+from histopath.models.runs import Run
 
 STRIDE = 48  # pixels between two windows: half of one overlaps the next
 SHIFT = 4  # pixels by which a patch is moved, as in training

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from histopath.config import get_config
-from histopath.patches import open_patches
+from histopath.data.patches import open_patches
 from histopath.sample import write_sample
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -46,7 +46,7 @@ def small(patches):
 @pytest.fixture(scope="session")
 def run(small, tmp_path_factory):
     """Two epochs of the compact network on `small`."""
-    from histopath.training import train
+    from histopath.training.fit import train
 
     folder = tmp_path_factory.mktemp("runs") / "small"
     return train(small, get_config("sample", "compact", SMALL), folder, log=lambda line: None)
@@ -76,7 +76,7 @@ def three(tmp_path_factory):
 @pytest.fixture(scope="session")
 def three_run(three, tmp_path_factory):
     """Three epochs of the compact network on `three`."""
-    from histopath.training import train
+    from histopath.training.fit import train
 
     folder = tmp_path_factory.mktemp("runs") / "three"
     return train(three, get_config("sample", "compact", SMALL | {"epochs": 3}), folder, log=lambda line: None)

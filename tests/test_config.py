@@ -3,7 +3,7 @@
 import pytest
 
 from histopath.config import PRESETS, RECIPES, get_config, home, parse_settings, read_config
-from histopath.models import REGISTRY
+from histopath.models.registry import REGISTRY
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -29,7 +29,7 @@ def test_a_full_disk_keeps_the_old_file_and_names_the_cure(full_disk):
 
 
 def test_a_network_does_not_fit_a_full_disk_either(full_disk):
-    from histopath.models import build_model
+    from histopath.models.registry import build_model
 
     with pytest.raises(ValueError, match="no space left to write .*model.keras"), replacing(full_disk / "model.keras") as part:
         build_model("compact").save(part)

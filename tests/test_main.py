@@ -246,19 +246,21 @@ REFUSALS = {
 
 @pytest.mark.parametrize("words", REFUSALS)
 def test_what_the_system_refuses_ends_in_one_sentence_and_status_2(command, monkeypatch, words):
-    monkeypatch.setattr("histopath.submission.check_submission", fail(REFUSALS[words]))
+    monkeypatch.setattr("histopath.evaluation.submission.check_submission", fail(REFUSALS[words]))
     status, _, err = command("check-submission", "s.csv", "--sample", "labels.csv")
     assert status == 2 and err.startswith(words) and err.count("\n") == 1
 
 
 def test_a_missing_file_of_ours_is_a_bug_and_not_a_mistake_of_the_user(command, monkeypatch):
-    monkeypatch.setattr("histopath.submission.check_submission", fail(FileNotFoundError(errno.ENOENT, "No such file", "ours")))
+    monkeypatch.setattr(
+        "histopath.evaluation.submission.check_submission", fail(FileNotFoundError(errno.ENOENT, "No such file", "ours"))
+    )
     with pytest.raises(FileNotFoundError):
         command("check-submission", "s.csv", "--sample", "labels.csv")
 
 
 def test_a_bug_shows_its_traceback_and_ends_with_status_1():
-    code = "import histopath.submission as s; s.check_submission = lambda *_: int('bug')"
+    code = "import histopath.evaluation.submission as s; s.check_submission = lambda *_: int('bug')"
     code += "; from histopath.__main__ import main; main()"
     command = [sys.executable, "-c", code, "check-submission", "s.csv", "--sample", "labels.csv"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)

@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from conftest import PROJECT
 
-from histopath import notebooks as runner
-from histopath.notebooks import PCAM, STORY_OF, list_notebooks, run_notebooks
+from histopath import project as runner
+from histopath.project import PCAM, STORY_OF, list_notebooks, run_notebooks
 
 NOTEBOOKS = list_notebooks()
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

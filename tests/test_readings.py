@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from histopath.config import MICRONS_PER_PIXEL
-from histopath.inference import predict
+from histopath.metrics.binary import tempered
+from histopath.models.predict import predict
 from histopath.readings import find_doubts, read_tissue, window_corners
-from histopath.temperature import tempered
 
 
 @pytest.fixture(scope="module")
