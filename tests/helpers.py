@@ -7,6 +7,9 @@ import pytest
 from hypothesis import assume
 from hypothesis import strategies as st
 
+from histopath.data.layouts.read import read_source
+from histopath.files import InputError
+
 
 @st.composite
 def scored(draw):
