@@ -19,10 +19,11 @@ from sklearn.metrics import roc_auc_score
 from histopath.config import get_config
 from histopath.data.patches import PatchSet, open_patches
 from histopath.metrics.intervals import delong_difference
+from histopath.models import registry
 from histopath.models.backend import keras, ops
 from histopath.models.equivariant import ORIENTATIONS
 from histopath.models.predict import predict
-from histopath.models.registry import registry
+from histopath.training import batches
 from histopath.training.batches import Batches
 from histopath.training.optimizer import FlatAdam
 
@@ -126,9 +127,9 @@ def measure(name: str, seed: int, fit: PatchSet, shifted: PatchSet, count: int, 
     """Trains one variant from one seed and keeps its probabilities of SHIFTED."""
     settings = dict(VARIANTS[name])
     MixedBatches.strength = settings.pop("mixing", 0.0)
-    fit.Batches = MixedBatches if MixedBatches.strength else Batches
+    batches.Batches = MixedBatches if MixedBatches.strength else Batches
     DecayingAdam.decay = settings.pop("decay", 0.0)
-    fit.FlatAdam = DecayingAdam if DecayingAdam.decay else FlatAdam
+    training.FlatAdam = DecayingAdam if DecayingAdam.decay else FlatAdam
     settings = {
         "epochs": epochs,
         "val_fraction": 0.1,
@@ -137,7 +138,7 @@ def measure(name: str, seed: int, fit: PatchSet, shifted: PatchSet, count: int, 
         "patience": 99,
         "seed": seed,
     } | settings
-    run = fit.train(draw(fit, count, seed), get_config("full", "compact", settings), folder)
+    run = training.train(draw(fit, count, seed), get_config("full", "compact", settings), folder)
     p = predict(run.network, shifted.images, views=8, batch_size=64)
     np.savez(folder / "shifted.npz", p=p, val=run.metrics["tasks"]["label"]["val"]["auc"])
 

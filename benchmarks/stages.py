@@ -5,7 +5,7 @@
 WAY is `classic` (as the classic Kaggle notebook does it: files opened one at a time, `ImageDataGenerator` with system 1's
 augmentation, one `predict` call an image), `careful` (as a careful user does it today: `tf.data` with parallel decoding,
 Keras augmentation layers, Keras's Adam, batched `predict`) or `ours`. DIR holds the patches that `bench` writes.
-Files are warm: they are read once before the clock starts. `bench.py` runs the stages and prints a table.
+Files are warm: they are read once before the clock starts. `python -m histopath bench` runs the stages and prints a table.
 `--profile` writes a trace of our training, for TensorBoard or Perfetto.
 """
 
@@ -262,7 +262,7 @@ def train_ours(job: Job, constant: bool = False) -> dict[str, float]:
     """Our step: raw patches in, augmentation inside, FlatAdam; `constant` repeats one batch that is already in memory."""
     from histopath.config import get_config
     from histopath.data.splits import split_patches
-    from histopath.training.fit import fit
+    from histopath.training import fit
 
     clock, started = Clock(), time.perf_counter()
     patches = packed(job)
@@ -270,11 +270,11 @@ def train_ours(job: Job, constant: bool = False) -> dict[str, float]:
     settings |= {"augmentation": "none" if constant else "dihedral"}
     config = get_config("sample", "xception_nasnet", settings)
     splits = split_patches(patches.table, config.val_fraction, config.holdout_fraction, config.seed, patches.class_names)
-    session = fit.Session(patches, config, job.folder / "run", splits, lambda line: None)
-    session.compile(None, 0, 1)
-    batches = constant_batches(session.batches) if constant else session.batches
+    setup = fit.prepare(patches, splits, config, lambda line: None)
+    fit.compile_model(setup, config, None, 1)
+    batches = constant_batches(setup.batches) if constant else setup.batches
     with traced(job.profile):
-        session.trainer.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[clock.callback])
+        setup.model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[clock.callback])
     return clock.figures(started, job.batch)
 
 

@@ -200,7 +200,7 @@ def test_a_damaged_state_is_named_with_the_cure(command, sample, tmp_path):
     (fresh / "state.npz").write_bytes(b"PK half a file")
     status, _, err = command("train", "--data", sample, "--run", "fresh", "--recipe", "compact", *settings, "--set", "epochs=1")
     assert status == 2 and "state.npz is damaged" in err and "delete it" in err
-    np.savez(fresh / "state.npz", rows="[{}]", **{f"v{i}": np.zeros(1) for i in range(999)})
+    np.savez(fresh / "state.npz", history="epoch,val_auc\n1,0.5\n", **{f"v{i}": np.zeros(1) for i in range(999)})
     status, _, err = command("train", "--data", sample, "--run", "fresh", "--recipe", "compact", *settings, "--set", "epochs=1")
     assert status == 2 and "state.npz is damaged (of another network than this commit's); delete it" in err
 

@@ -1,9 +1,11 @@
 """Keras layers that vary a batch of patches while training. In and out: uint8 or float patches (N, H, W, 3) in 0-255."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
+from histopath.config import Config
 from histopath.models.backend import keras, ops
 
 # Optical densities of haematoxylin, eosin and DAB in red, green and blue (Ruifrok and Johnston 2001), rows of unit length.
@@ -13,8 +15,8 @@ STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], 
 class Augmentation(keras.layers.Layer):
     """Base of the random layers: works in float, gives back the type it was given, does nothing outside training."""
 
-    def __init__(self, seed: int = 0, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, seed: int = 0, **how):
+        super().__init__(**how)
         self.seed = seed
         self.random = keras.random.SeedGenerator(seed)
 
@@ -50,8 +52,8 @@ class RandomDihedral(Augmentation):
 class RandomShift(Augmentation):
     """Moves each patch by up to `pixels` along either axis; the edge is filled by reflection, the centre stays central."""
 
-    def __init__(self, pixels: int = 4, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, pixels: int = 4, **how):
+        super().__init__(**how)
         self.pixels = pixels
 
     def vary(self, images):
@@ -72,8 +74,8 @@ class RandomStain(Augmentation):
     Densities are only scaled, so white, which has none, stays white.
     """
 
-    def __init__(self, strength: float = 0.2, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, strength: float = 0.2, **how):
+        super().__init__(**how)
         self.strength = strength
 
     def vary(self, images):
@@ -90,8 +92,8 @@ class RandomStain(Augmentation):
 class RandomLight(Augmentation):
     """Multiplies each patch by 1 ± `strength`, and each of its channels by 1 ± a quarter of that: another lamp or exposure."""
 
-    def __init__(self, strength: float = 0.2, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, strength: float = 0.2, **how):
+        super().__init__(**how)
         self.strength = strength
 
     def vary(self, images):
@@ -110,8 +112,8 @@ class RandomFocus(Augmentation):
 
     sigma, reach = 1.5, 4  # pixels
 
-    def __init__(self, strength: float = 1.0, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, strength: float = 1.0, **how):
+        super().__init__(**how)
         self.strength = strength
         line = np.exp(-0.5 * (np.arange(-self.reach, self.reach + 1) / self.sigma) ** 2)
         self.line = (line / line.sum()).astype("float32")
@@ -201,3 +203,20 @@ def augmentation_layers(
     if focus:
         layers.append(RandomFocus(focus, seed=seed + 4, name="focus"))
     return layers
+
+
+def with_augmentation(
+    network: keras.Model, outputs: Iterable[str], config: Config, patches: keras.layers.Layer | None = None
+) -> keras.Model:
+    """Returns the model to fit: a network behind its augmentation, its outputs float32 and named.
+
+    `patches` is a layer from positions, int32 (N,), to patches; the model takes these positions then, not patches.
+    """
+    inputs = keras.Input((), dtype="int32") if patches else keras.Input(network.input_shape[1:], dtype="uint8")
+    x = patches(inputs) if patches else inputs
+    strengths = config.shift, config.stain, config.light, config.focus
+    for layer in augmentation_layers(config.augmentation, config.seed, *strengths):
+        x = layer(x)
+    answers = zip(outputs, keras.tree.flatten(network(x)), strict=True)
+    named = [keras.layers.Identity(name=name, dtype="float32")(answer) for name, answer in answers]
+    return keras.Model(inputs, named if len(named) > 1 else named[0])

@@ -4,13 +4,15 @@ Batches are streamed, patches from the memory-mapped array, or resident: the pat
 numbers, and they are gathered inside the compiled step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from histopath.config import parse_copies
-from histopath.models.backend import keras, ops
+from histopath.config import Config, parse_copies
+from histopath.data.patches import PatchSet
+from histopath.data.tasks import Task
+from histopath.models.backend import accelerators, device_memory, join_processes, keras, ops
 
 
 class Batches(keras.utils.PyDataset):
@@ -81,6 +83,38 @@ class ResidentPatches(keras.layers.Layer):
         return keras.KerasTensor((*rows.shape, *self.images.shape[1:]), dtype="uint8")
 
 
+def draw_batches(
+    patches: PatchSet, config: Config, rows: pd.DataFrame, tasks: Sequence[Task], widths: Sequence[int], resident: bool
+) -> Batches:
+    """Makes batches of the training rows, each drawn as often as `copies` says, with targets for outputs of these widths.
+
+    With `resident` they give positions among the patches of these rows, which are on the device, not patches.
+    """
+    drawn = repeat_rows(rows, config.copies, len(patches.class_names))
+    targets = [one_hot(task.answers(drawn["label"]), width) for task, width in zip(tasks, widths, strict=True)]
+    numbers, images = drawn["row"].to_numpy(), patches.images
+    if resident:
+        images = np.searchsorted(np.unique(numbers), np.arange(len(images))).astype("int32")
+    return Batches(images, numbers, targets, config.batch_size, config.seed, 0, config.epoch_steps, join_processes())
+
+
+def is_resident(feed: str, size: int, log: Callable[[str], None]) -> bool:
+    """Whether training patches are kept on the device: as told, else on an accelerator of which they fill at most half.
+
+    Args:
+        feed: the setting of that name.
+        size: bytes of the patches.
+        log: takes one line where the patches would be resident but do not fit.
+    """
+    if feed != "auto" or not accelerators():
+        return feed == "resident"
+    room = device_memory()
+    if room is not None and size <= room / 2:
+        return True
+    log(f"streaming the patches: {size / 1e9:.1f} GB do not fit into half of the device's {(room or 0) / 1e9:.1f} GB")
+    return False
+
+
 def repeat_rows(rows: pd.DataFrame, copies: str, class_count: int) -> pd.DataFrame:
     """Repeats the rows of a split as often as the setting `copies` has them seen in one epoch."""
     times = np.array(parse_copies(copies, class_count))[rows["label"]]
@@ -103,6 +137,6 @@ def count_seen(splits: pd.DataFrame, copies: str, class_names: Sequence[str]) ->
     return table.assign(seen=table["images"] * table["copies"])
 
 
-def one_of(answers: np.ndarray, width: int) -> np.ndarray:
+def one_hot(answers: np.ndarray, width: int) -> np.ndarray:
     """What an output should answer, float32 (N, width): the class itself for a sigmoid, one of K for a softmax."""
     return answers[:, None].astype("float32") if width == 1 else np.eye(width, dtype="float32")[answers]

@@ -206,3 +206,10 @@ def reestimate_norm(network: keras.Model, batches: list[np.ndarray]) -> None:
     for layer, (mean, square) in zip(layers, sums, strict=True):
         layer.moving_mean.assign(mean / len(batches))
         layer.moving_variance.assign(np.maximum(square / len(batches) - (mean / len(batches)) ** 2, 0))
+
+
+def draw_norm_rows(rows: np.ndarray, count: int, batch_size: int, seed: int) -> np.ndarray:
+    """Draws about `count` of the training rows for `reestimate_norm`, in batches of equal length: (batches, N)."""
+    size = min(batch_size, count, len(rows))
+    batches = max(1, min(count, len(rows)) // size)
+    return np.random.default_rng(seed).permutation(rows)[: batches * size].reshape(batches, size)

@@ -70,7 +70,7 @@ def test_a_kernel_without_internet_has_the_project_and_needs_no_weights(tmp_path
     assert told["competition_sources"] == [COMPETITION] and told["enable_gpu"] and not told["enable_internet"]
     assert (kernel / told["code_file"]).is_file()
     assert json.loads((package / "dataset-metadata.json").read_text())["id"] == "somebody/histopath-package"
-    assert (package / "detector" / "histopath" / "kaggle.py").is_file()
+    assert (package / "detector" / "histopath" / "data" / "kaggle.py").is_file()
     assert (package / "detector" / "notebooks" / "05_submit.ipynb").is_file()
     notebook = nbformat.read(kernel / "detector.ipynb", 4)
     nbformat.validate(notebook)

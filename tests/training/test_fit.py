@@ -28,9 +28,10 @@ from histopath.models.backend import keras, ops
 from histopath.models.predict import predict
 from histopath.models.registry import build_model
 from histopath.models.runs import open_run
-from histopath.training.batches import Batches, count_seen, repeat_rows
-from histopath.training.fit import choose_precision, fit, is_resident, train
-from histopath.training.optimizer import norm_layers, reestimate_norm
+from histopath.training import batches
+from histopath.training.batches import Batches, count_seen, is_resident, repeat_rows
+from histopath.training.fit import choose_precision, train
+from histopath.training.optimizer import FlatAdam, norm_layers, reestimate_norm
 
 
 def quiet(line):
@@ -146,8 +147,8 @@ def test_patches_that_do_not_fit_the_device_are_streamed_and_it_is_said(monkeypa
     lines = []
     assert is_resident("resident", 10**15, lines.append) and not is_resident("stream", 1, lines.append)
     assert not is_resident("auto", 1, lines.append) and lines == []  # no accelerator: nothing to be said
-    monkeypatch.setattr(fit, "accelerators", lambda: ["gpu:0"])
-    monkeypatch.setattr(fit, "device_memory", lambda: 16 * 10**9)
+    monkeypatch.setattr(batches, "accelerators", lambda: ["gpu:0"])
+    monkeypatch.setattr(batches, "device_memory", lambda: 16 * 10**9)
     assert is_resident("auto", 8 * 10**9, lines.append) and lines == []
     assert not is_resident("auto", 9 * 10**9, lines.append)
     assert lines == ["streaming the patches: 9.0 GB do not fit into half of the device's 16.0 GB"]
@@ -380,8 +381,10 @@ class StopAfter:
 
 
 @pytest.mark.slow
-def test_an_epoch_can_end_after_some_steps(three, tmp_path):
+def test_an_epoch_can_end_after_some_steps_and_a_step_is_traced_once(three, tmp_path, monkeypatch):
     config = get_config("sample", "compact", SMALL | {"epochs": 1, "epoch_steps": 2, "views": 1})
-    batches = Batches(three.images, np.arange(100), [np.zeros((100, 1))], 16, seed=0, steps=2)
-    assert len(batches) == 2
+    apply, traces = FlatAdam._backend_apply_gradients, []
+    monkeypatch.setattr(FlatAdam, "_backend_apply_gradients", lambda *given: (traces.append(given), apply(*given)))
+    assert len(Batches(three.images, np.arange(100), [np.zeros((100, 1))], 16, seed=0, steps=2)) == 2
     assert len(train(three, config, tmp_path / "short", quiet).history) == 1
+    assert len(traces) == 1
