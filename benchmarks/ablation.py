@@ -24,6 +24,7 @@ from histopath.models.backend import keras, ops
 from histopath.models.equivariant import ORIENTATIONS
 from histopath.models.predict import predict
 from histopath.training import batches
+from histopath.training import fit as training
 from histopath.training.batches import Batches
 from histopath.training.optimizer import FlatAdam
 

@@ -100,7 +100,7 @@ def train(
     folds: Annotated[int, typer.Option(help="Train so many runs, each scored on a part of its own.")] = 0,
 ):
     """Train a run, or go on with it where it was interrupted."""
-    from histopath.sample import is_synthetic
+    from histopath.synthetic.files import is_synthetic
 
     preset = preset or ("sample" if is_synthetic(data) else "full")
     config = get_config(preset, recipe, parse_settings(settings or []) | ({"folds": folds} if folds else {}))
@@ -266,21 +266,19 @@ def slide(
 
 @app.command(rich_help_panel="Slides and web page")
 def demo(
-    run: Annotated[
-        str, typer.Option("--run", help="Name of the run that answers; the one in the box by default.")
-    ] = "pretrained",
+    run: Annotated[str, typer.Option("--run", help="Name of the run to use; the pretrained one by default.")] = "pretrained",
     host: Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0 lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to serve at.")] = 7860,
 ):
-    """Serve a web page on which a patch or a larger image is read."""
-    from histopath.demo import read_examples, serve
+    """Serve a web page that analyzes uploaded patches and larger images."""
+    from histopath.app.page import serve
     from histopath.models.runs import open_run
     from histopath.project import synthetic_slide
 
     opened = open_run(_run_folder(run, shipped=True))
     if not 0 < port < 65536:
         raise InputError(f"--port takes a number of 1-65535, and got {port}.")
-    serve(opened, read_examples(synthetic_slide()), host, port)
+    serve(opened, synthetic_slide(), host, port)
 
 
 @app.command(rich_help_panel="Notebooks and Kaggle")

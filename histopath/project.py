@@ -14,18 +14,19 @@ from histopath.data.kaggle import COMPETITION, find_competition
 from histopath.data.patches import PatchSet, open_patches
 from histopath.files import InputError, make_folder, say
 from histopath.models.runs import Run
-from histopath.sample import is_synthetic, sample_folder, write_sample
-from histopath.sample_gastric import gastric_folder, write_gastric
-from histopath.sample_organs import organs_folder, write_organs
-from histopath.sample_slide import slide_folder, write_slide
+from histopath.synthetic.files import is_synthetic
+from histopath.synthetic.gastric import GASTRIC
+from histopath.synthetic.organs import ORGANS
+from histopath.synthetic.patches import PATCHES
+from histopath.synthetic.slide import SLIDE
 from histopath.training.fit import train
 
 STORIES = {  # story → the sample that it is told on, where that lies, the recipe that it is about
-    "pcam": (write_sample, sample_folder, "xception_nasnet"),
-    "gastric": (write_gastric, gastric_folder, "simple_cnn"),
-    "organs": (write_organs, organs_folder, "inceptionv3"),
+    "pcam": (PATCHES.write, PATCHES.folder, "xception_nasnet"),
+    "gastric": (GASTRIC.write, GASTRIC.folder, "simple_cnn"),
+    "organs": (ORGANS.write, ORGANS.folder, "inceptionv3"),
 }
-SAMPLES = {story: entry[:2] for story, entry in STORIES.items()} | {"slide": (write_slide, slide_folder)}
+SAMPLES = {story: entry[:2] for story, entry in STORIES.items()} | {"slide": (SLIDE.write, SLIDE.folder)}
 SYNTHETIC = "the embedded synthetic sample: it shows that the machinery works and says nothing about medicine"
 
 
@@ -127,8 +128,8 @@ def open_workspace(
 
 
 def synthetic_slide() -> Path:
-    """Returns the folder of the synthetic slide, which is written when it is not there; see `sample_slide`."""
-    return write_slide(slide_folder(home()))
+    """Returns the folder of the synthetic slide, which is written when it is not there; see `synthetic.slide`."""
+    return SLIDE.write(SLIDE.folder(home()))
 
 
 def _find_data(story: str) -> Path:

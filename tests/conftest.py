@@ -10,7 +10,7 @@ import pytest
 
 from histopath.config import get_config
 from histopath.data.patches import open_patches
-from histopath.sample import write_sample
+from histopath.synthetic.patches import PATCHES
 
 PROJECT = Path(__file__).resolve().parents[1]
 # `compact` itself does without the last three: its short trainings test what other recipes use, and what `--set` may ask for.
@@ -27,7 +27,7 @@ SMALL = {
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory):
-    return write_sample(tmp_path_factory.mktemp("data") / "sample")
+    return PATCHES.write(tmp_path_factory.mktemp("data") / "sample")
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +55,9 @@ def run(small, tmp_path_factory):
 @pytest.fixture(scope="session")
 def slide(tmp_path_factory):
     """The embedded synthetic slide, 1536×1536 pixels at PCam's resolution."""
-    from histopath.sample_slide import write_slide
+    from histopath.synthetic.slide import SLIDE
 
-    return write_slide(tmp_path_factory.mktemp("data") / "slide") / "slides" / "slide.tif"
+    return SLIDE.write(tmp_path_factory.mktemp("data") / "slide") / "slides" / "slide.tif"
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from histopath.models.predict import predict, predict_heads
 from histopath.models.runs import FOLDER, Run, open_run, scored_rows, unseen_rows
 from histopath.plots import charts
 from histopath.plots.style import export
-from histopath.sample import is_synthetic
+from histopath.synthetic.files import is_synthetic
 
 
 def score_run(

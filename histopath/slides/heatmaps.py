@@ -17,15 +17,15 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from histopath.plots import charts
-from histopath.slides.cluster import each_on_cluster
 from histopath.config import MICRONS_PER_PIXEL
+from histopath.files import InputError, locked, make_folder, progress_bar, replacing, say, write_table, write_text
 from histopath.metrics.binary import auc, format_interval, roc
-from histopath.files import InputError, locked, make_folder, replacing, write_table, write_text
-from histopath.models.predict import eight_views, prediction_step
 from histopath.metrics.intervals import delong_interval
-from histopath.files import progress_bar, say
+from histopath.models.predict import eight_views, prediction_step
 from histopath.models.runs import Run, open_run
+from histopath.plots import charts
+from histopath.plots.style import export
+from histopath.slides.cluster import each_on_cluster
 from histopath.slides.tiles import (
     SLIDE_FILES,
     TILE,
@@ -37,7 +37,6 @@ from histopath.slides.tiles import (
     read_tiles,
     tile_corners,
 )
-from histopath.plots.style import export
 
 STRIDE = 48  # patch pixels between tiles: half of one overlaps the next
 CELL = 8  # pixels of a tile's place in `heatmap.tif`

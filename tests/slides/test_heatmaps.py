@@ -19,6 +19,7 @@ from conftest import PROJECT
 
 from histopath.config import MICRONS_PER_PIXEL
 from histopath.files import InputError
+from histopath.models.predict import predict
 from histopath.slides.heatmaps import (
     extent_of,
     find_regions,
@@ -31,7 +32,6 @@ from histopath.slides.heatmaps import (
     slide_score,
     write_pyramid,
 )
-from histopath.models.predict import predict
 from histopath.slides.tiles import open_slide, read_area
 
 STRIDE = 96

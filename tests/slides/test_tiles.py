@@ -10,7 +10,6 @@ import pytest
 import tifffile
 
 from histopath.config import MICRONS_PER_PIXEL
-from histopath.sample_slide import BASE, SIZE, render_slide
 from histopath.slides.tiles import (
     TILE,
     Slide,
@@ -22,6 +21,7 @@ from histopath.slides.tiles import (
     read_tiles,
     tile_corners,
 )
+from histopath.synthetic.slide import BASE, SIZE, render_slide
 
 
 @pytest.fixture(scope="module")
