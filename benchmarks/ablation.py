@@ -50,7 +50,7 @@ VARIANTS = {  # name → settings that differ from the recipe
     "dropout": {"dropout": 0.3},
     "weight decay": {"decay": 0.3},
     "optical density in place of brightness": {"model": "density"},
-    "optical density, standardised in each patch": {"model": "standard"},
+    "optical density, standardized in each patch": {"model": "standard"},
 }
 
 
@@ -73,11 +73,11 @@ def build(
     features = _pooled(keras.layers.GlobalAveragePooling2D()(x), plain)
     if peak:
         features = keras.layers.Concatenate()([features, _pooled(keras.layers.GlobalMaxPooling2D()(x), plain)])
-    return keras.Model(inputs, registry._answers(keras.layers.Dropout(dropout)(features), heads), name="compact")
+    return keras.Model(inputs, registry._outputs(keras.layers.Dropout(dropout)(features), heads), name="compact")
 
 
 def _ordinary(x, width: int, side: int = 3, strides: int = 1, lifting: bool = False):
-    """As many maps, each with a kernel of its own, by He's initialisation."""
+    """As many maps, each with a kernel of its own, by He's initialization."""
     x = keras.layers.Conv2D(8 * width, side, strides, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
     return keras.layers.Activation("gelu")(keras.layers.BatchNormalization(momentum=0.9)(x))
 

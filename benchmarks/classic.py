@@ -28,7 +28,7 @@ NETWORK = "xception_nasnet"
 
 
 def draw(patches: PatchSet, count: int, seed: int = 0) -> PatchSet:
-    """Labelled patches at random, as a PatchSet of their own."""
+    """Labeled patches at random, as a PatchSet of their own."""
     rows = np.sort(np.random.default_rng(seed).permutation(np.flatnonzero(patches.table["label"] >= 0))[:count])
     return dataclasses.replace(patches, images=patches.images[rows], table=patches.table.loc[rows].reset_index(drop=True))
 

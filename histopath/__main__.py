@@ -85,8 +85,8 @@ def pack(
     patches = open_patches(data, slides, size=size)
     if check:
         print(f"{check_patches(patches):,} files are as they were packed")
-    labelled = int((patches.table["label"] >= 0).sum())
-    print(f"{len(patches.table):,} patches ({labelled:,} labelled) of {patches.layout} are packed and ready")
+    labeled = int((patches.table["label"] >= 0).sum())
+    print(f"{len(patches.table):,} patches ({labeled:,} labeled) of {patches.layout} are packed and ready")
 
 
 @app.command(rich_help_panel="Training")
@@ -150,7 +150,7 @@ def evaluate(
     figures: Annotated[Path | None, typer.Option(help="Folder for figures of the training and the score.")] = None,
     batch: Annotated[Path | None, typer.Option(help="PNG of 16 scored patches with predicted and true label.")] = None,
 ):
-    """Score a run on labelled patches that it did not learn from."""
+    """Score a run on labeled patches that it did not learn from."""
     from histopath.evaluation.evaluate import describe_scores, score_run
 
     if figures:
@@ -184,7 +184,7 @@ def predict(
     """Write the probability of tumor of every patch under a folder (id,probability).
 
     Several runs are an ensemble: the file holds the mean probability, the mean rank and a column for
-    each run. Where patches are labelled and no run learned from them, their scores are printed.
+    each run. Where patches are labeled and no run learned from them, their scores are printed.
     """
     from histopath.data.patches import open_patches
     from histopath.evaluation.evaluate import ensemble_table, predict_table, score_ensemble
@@ -198,7 +198,7 @@ def predict(
     else:
         table = ensemble_table(opened, patches, out, views, progress=True)
         scores = score_ensemble(opened, patches, table)
-        unscored = "no score: there are no labelled patches of both classes that none of the runs learned from"
+        unscored = "no score: there are no labeled patches of both classes that none of the runs learned from"
         print(unscored if scores is None else scores.round(3).to_string())
     print(f"wrote {len(table):,} probabilities to {out}")
 
@@ -375,14 +375,14 @@ def _open(run: str, data: Path, slides: Path | None = None) -> tuple:
 
 
 def _run_folder(name: str, shipped: bool = False) -> Path:
-    """The folder of a run; `pretrained` is the one in the box, which can be read and not trained."""
+    """The folder of a run; `pretrained` is the pretrained one, which can be read and not trained."""
     if name == "pretrained":
         from histopath.models.runs import FOLDER
 
         if not shipped:
-            raise InputError("pretrained is the network in the box, which only answers; name another run with --run.")
+            raise InputError("pretrained is the pretrained model, which only answers; name another run with --run.")
         if not FOLDER.is_dir():
-            raise InputError(f"{FOLDER} is missing, which holds the network in the box; restore it from the repository.")
+            raise InputError(f"{FOLDER} is missing, which holds the pretrained model; restore it from the repository.")
         return FOLDER
     runs = (home() / "runs").resolve()
     folder = (runs / name).resolve()

@@ -14,7 +14,7 @@ MICRONS_PER_PIXEL = 0.972  # of PCam's patches: level 2 of CAMELYON16's slides, 
 
 @dataclass(frozen=True)
 class Config:
-    """All settings of one run. Fractions are of the labelled patches, rates per optimiser step, lengths in pixels.
+    """All settings of one run. Fractions are of the labeled patches, rates per optimizer step, lengths in pixels.
 
     Attributes:
         preset: how much work: `sample` (minutes on two cores) or `full` (the competition on a GPU).
@@ -27,9 +27,9 @@ class Config:
         seed: seeds the splits, the initial weights, the order of the batches and the augmentation.
         val_fraction: share that chooses the checkpoint and the threshold.
         holdout_fraction: share that is scored once and chooses nothing.
-        folds: parts into which all labelled patches are divided; each is the holdout of one training. 0 for one training.
+        folds: parts into which all labeled patches are divided; each is the holdout of one training. 0 for one training.
         fold: which of them is the holdout of this training, from 1 on.
-        batch_size: patches in one optimiser step.
+        batch_size: patches in one optimizer step.
         epochs: passes over the training patches at most.
         epoch_steps: steps after which an epoch ends early; 0 for whole passes.
         copies: how often an image of each class is seen in one epoch, each time augmented anew: one number for all, or one
@@ -45,18 +45,18 @@ class Config:
         dropout: share of the features dropped before the last layer.
         patience: epochs without a better val AUC before training stops.
         augmentation: `dihedral` (eight views, then the four below), `classic` (system 1), `rotation` (system 2) or `none`.
-        shift: largest shift of a patch, in pixels; 4 keeps the labelled centre in the centre.
-        stain: relative spread of the haematoxylin, eosin and residual strengths.
+        shift: largest shift of a patch, in pixels; 4 keeps the labeled center in the center.
+        stain: relative spread of the hematoxylin, eosin and residual strengths.
         light: relative spread of the brightness of a patch.
         focus: largest share with which a patch is mixed with itself out of focus, for half of the patches.
         precision: `auto` (mixed on a GPU, float32 elsewhere) or a Keras dtype policy.
         feed: `stream` (patches from the memory-mapped array), `resident` (patches on the device, row numbers from the
             host) or `auto` (resident on an accelerator where they fit). The batches are the same.
         devices: devices that share each batch; 0 for all accelerators, or the processor where there is none.
-        steps_per_execution: optimiser steps that the host starts at once; of use on a GPU, where a step is shorter than that.
+        steps_per_execution: optimizer steps that the host starts at once; of use on a GPU, where a step is shorter than that.
         views: views averaged at prediction, 8 or 1.
         predict_batch: patches in one prediction step.
-        norm_patches: training patches from which batch normalisation is re-estimated after each epoch.
+        norm_patches: training patches from which batch normalization is re-estimated after each epoch.
         tensorboard: also write TensorBoard event files into the run folder.
     """
 
@@ -109,7 +109,7 @@ PRESETS = {  # how much work, where a recipe does not say otherwise
 }
 RECIPES = {
     # System 1: Adam, dropout 0.5 and batch 192 as published; its 1e-4 is kept for fine-tuning. Eight views, small shifts
-    # and stain jitter replace its ±30 % shifts, which move the labelled centre out of the middle (systems 1, faults).
+    # and stain jitter replace its ±30 % shifts, which move the labeled center out of the middle (systems 1, faults).
     "xception_nasnet": {
         "model": "xception_nasnet",
         "sample": {"learning_rate": 1e-3},

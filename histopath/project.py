@@ -83,10 +83,10 @@ class Workspace:
         return home() / "assets" / self.name / f"{name}.png"
 
     def rows(self, part: str) -> pd.DataFrame:
-        """Returns the table of `train` (labelled patches) or `test` (unlabelled), with `row`, the number of the image."""
+        """Returns the table of `train` (labeled patches) or `test` (unlabeled), with `row`, the number of the image."""
         table = self.patches.table.assign(row=range(len(self.patches.table)))
-        labelled = table["label"] >= 0
-        return table[labelled if part == "train" else ~labelled].reset_index(drop=True)
+        labeled = table["label"] >= 0
+        return table[labeled if part == "train" else ~labeled].reset_index(drop=True)
 
 
 def open_workspace(

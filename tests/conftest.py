@@ -37,7 +37,7 @@ def patches(sample, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def small(patches):
-    """The labelled patches of twelve slides, as a PatchSet of their own."""
+    """The labeled patches of twelve slides, as a PatchSet of their own."""
     slides = sorted(set(patches.table["slide"]))[:12]
     rows = patches.table.index[patches.table["slide"].isin(slides) & (patches.table["label"] >= 0)]
     return dataclasses.replace(patches, images=patches.images[rows], table=patches.table.loc[rows].reset_index(drop=True))
@@ -62,7 +62,7 @@ def slide(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def three(tmp_path_factory):
-    """Class folders of three colours, 32×32 pixels, each image with noise of its own."""
+    """Class folders of three colors, 32×32 pixels, each image with noise of its own."""
     root, rng = tmp_path_factory.mktemp("data") / "three", np.random.default_rng(0)
     for channel, name in enumerate(("blue", "green", "red")):
         (root / name).mkdir(parents=True)

@@ -37,7 +37,7 @@ def test_sample_and_pack(command, tmp_path):
     status, out, _ = command("sample", tmp_path / "made")
     assert status == 0 and "wrote 538 synthetic images" in out
     status, out, _ = command("pack", tmp_path / "made", "--check")
-    assert status == 0 and "538 patches (442 labelled) of kaggle are packed" in out and "as they were packed" in out
+    assert status == 0 and "538 patches (442 labeled) of kaggle are packed" in out and "as they were packed" in out
 
 
 @pytest.mark.slow
@@ -154,7 +154,7 @@ def test_bad_data_ends_in_one_sentence_and_status_2(command, sample, tmp_path, c
         (["run", "--only", "07_gastric", "--only", "08_organs", "--data", "{sample}"], "--data fits one of gastric, organs"),
         (["train", "--data", "{sample}", "--run", "x", "--set", "copies=0"], "whole numbers above 0"),
         (["evaluate", "--run", "x", "--data", "{sample}", "--batch", "absent/x.png"], "absent/x.png cannot be written"),
-        (["train", "--data", "{sample}", "--run", "pretrained"], "the network in the box"),
+        (["train", "--data", "{sample}", "--run", "pretrained"], "the pretrained model"),
         (["train", "--data", "{sample}", "--run", "x", "--folds", "1"], "folds takes 0 or at least 2"),
         (["predict", "--run", "pretrained", "--run", "y", "--data", "{sample}", "--out", "x.csv"], "no run folder"),
     ],

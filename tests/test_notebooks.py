@@ -120,7 +120,7 @@ def test_nbval_notices_one_changed_digit(tmp_path, sample, monkeypatch):
     shutil.copytree(sample, tmp_path / "data" / "sample")
     source = next(path for path in NOTEBOOKS if path.stem == "02_augment")
     text = source.read_text()
-    assert "keeps 77% of the labelled centre" in text
+    assert "keeps 77% of the labeled center" in text
     command = [
         sys.executable,
         "-m",

@@ -45,7 +45,7 @@ class PatchSet:
     Attributes:
         images: uint8 (N, H, W, 3), RGB, memory-mapped and read-only.
         table: the columns of a source table; `pixel_hash`, the hex SHA-1 of the pixel bytes; and
-            `look`, a perceptual hash (`duplicates.perceptual_hashes`).
+            `perceptual_hash`, a perceptual hash (`duplicates.perceptual_hashes`).
         class_names: name of label 0, 1, …
         layout: how the data was laid out: `kaggle`, `pcam-hdf5`, `multi-cancer`, `class-folders`.
         root: the folder that it was packed from.
@@ -155,7 +155,7 @@ def _open_pack(folder: Path, root: Path) -> PatchSet | None:
             return None
         images = np.load(folder / "images.npy", mmap_mode="r")
         with np.load(folder / "table.npz") as arrays:
-            columns = {name: arrays[f"{name}s"] for name in (*COLUMNS, "pixel_hash", "look")}
+            columns = {name: arrays[f"{name}s"] for name in (*COLUMNS, "pixel_hash", "perceptual_hash")}
     except DAMAGE:
         return None
     for name in TEXTS:
@@ -216,7 +216,7 @@ def _write_pixels(
         os.fsync(stream.fileno())
     hashes, looks, stats = zip(*blocks, strict=True)
     hashes = pd.Series(b"".join(hashes).hex(" ", 20).split(), dtype="str")
-    table = source.table.assign(pixel_hash=hashes, look=np.concatenate(looks))
+    table = source.table.assign(pixel_hash=hashes, perceptual_hash=np.concatenate(looks))
     return table, np.concatenate(stats)
 
 

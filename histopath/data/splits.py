@@ -1,4 +1,4 @@
-"""Train, val and holdout. In: the table of a PatchSet. Out: one row a labelled patch with its split, proved disjoint.
+"""Train, val and holdout. In: the table of a PatchSet. Out: one row a labeled patch with its split, proved disjoint.
 
 The draws are our own, on NumPy's frozen `RandomState`: a seed gives the same splits with every version of every library.
 """
@@ -16,7 +16,7 @@ from histopath.files import InputError
 SPLITS = ("train", "val", "holdout")
 DRAWS = 20  # random divisions of the slides: the first that is even enough is taken, else the best of them
 EVEN = 0.05  # how far the share of each class may then be from the wanted one, as a part of that
-COLUMNS = ["row", "id", "split", "label", "slide", "pixel_hash", "look", "twins"]
+COLUMNS = ["row", "id", "split", "label", "slide", "pixel_hash", "perceptual_hash", "duplicate_group"]
 
 
 def split_patches(
@@ -27,13 +27,14 @@ def split_patches(
     class_names: Sequence[str] = (),
     fold: tuple[int, int] = (0, 0),
 ) -> pd.DataFrame:
-    """Divides the labelled patches: train fits, val chooses the checkpoint and the threshold, holdout is scored once.
+    """Divides the labeled patches: train fits, val chooses the checkpoint and the threshold, holdout is scored once.
 
-    Published parts are kept: labelled `valid` becomes val, labelled `test` holdout; what is missing is drawn out of train.
-    Patches of one slide stay together where slides are known, those that look the same always (`duplicates.near_groups`).
+    Published parts are kept: labeled `valid` becomes val, labeled `test` holdout; what is missing is drawn out of train.
+    Patches of one slide stay together where slides are known; near-duplicates always do (`group_near_duplicates`).
 
     Args:
-        table: columns `id`, `label` (-1 unknown), `slide` ("" unknown), `part`, `pixel_hash`, `look`; row i is image i.
+        table: columns `id`, `label` (-1 unknown), `slide` ("" unknown), `part`, `pixel_hash`, `perceptual_hash`; row i is
+            image i.
         val_fraction: wanted share of val.
         holdout_fraction: wanted share of holdout.
         seed: seeds the draw.
@@ -41,26 +42,28 @@ def split_patches(
         fold: which fold, from 1 on, of how many is the holdout; published parts are then pooled. (0, 0): as said above.
 
     Returns:
-        Columns `row` (number of the image), `id`, `split`, `label`, `slide`, `pixel_hash`, `look`, `twins` (number of the group
-        that looks the same), in the order of the table.
+        Columns `row` (number of the image), `id`, `split`, `label`, `slide`, `pixel_hash`, `perceptual_hash`,
+        `duplicate_group` (number of the group of near-duplicates), in the order of the table.
 
     Raises:
-        InputError: when no patch is labelled, there is one class only, or a class has too few patches or slides to divide.
+        InputError: when no patch is labeled, there is one class only, or a class has too few patches or slides to divide.
     """
-    labelled = table.assign(row=np.arange(len(table)))
-    labelled = labelled[labelled["label"] >= 0].reset_index(drop=True)
-    labelled["twins"] = near_groups(labelled["look"].to_numpy("uint64"), labelled["pixel_hash"].to_numpy())
-    _check_labels(labelled, class_names)
-    split = labelled["part"].map({"valid": "val", "test": "holdout"}).fillna("train").to_numpy(dtype=object)
+    labeled = table.assign(row=np.arange(len(table)))
+    labeled = labeled[labeled["label"] >= 0].reset_index(drop=True)
+    labeled["duplicate_group"] = group_near_duplicates(
+        labeled["perceptual_hash"].to_numpy("uint64"), labeled["pixel_hash"].to_numpy()
+    )
+    _check_labels(labeled, class_names)
+    split = labeled["part"].map({"valid": "val", "test": "holdout"}).fillna("train").to_numpy(dtype=object)
     if fold[1]:
         split[:] = "train"
-        split[_draw_fold(labelled, *fold, seed)] = "holdout"
+        split[_draw_fold(labeled, *fold, seed)] = "holdout"
         holdout_fraction = 1 / fold[1]
     for name, fraction, others in (("holdout", holdout_fraction, 0.0), ("val", val_fraction, holdout_fraction)):
         if not (split == name).any():
             pool = np.flatnonzero(split == "train")
-            split[pool[_draw(labelled.iloc[pool], fraction / (1 - others), seed)]] = name
-    splits = labelled.assign(split=split)[COLUMNS]
+            split[pool[_draw(labeled.iloc[pool], fraction / (1 - others), seed)]] = name
+    splits = labeled.assign(split=split)[COLUMNS]
     splits = _drop_copies(splits)
     check_splits(splits)
     return splits
@@ -75,7 +78,7 @@ def check_splits(splits: pd.DataFrame) -> pd.DataFrame:
     Raises:
         InputError: when two splits share something, or a split is empty or lacks a class; the text says which.
     """
-    for column in ("row", "slide", "pixel_hash", "twins"):
+    for column in ("row", "slide", "pixel_hash", "duplicate_group"):
         known = splits[splits[column] != ""]
         shared = known.groupby(column)["split"].nunique()
         if (shared > 1).any():
@@ -136,17 +139,17 @@ def describe_grouping(splits: pd.DataFrame) -> str:
     return "slides unknown: one slide can stand on both sides of the split, so the score may be too high"
 
 
-def _check_labels(labelled: pd.DataFrame, class_names: Sequence[str]) -> None:
-    counts = labelled.groupby("label")["pixel_hash"].nunique()
+def _check_labels(labeled: pd.DataFrame, class_names: Sequence[str]) -> None:
+    counts = labeled.groupby("label")["pixel_hash"].nunique()
     if not len(counts):
-        raise InputError("No patch has a label, so nothing can be trained or scored; give labelled patches.")
+        raise InputError("No patch has a label, so nothing can be trained or scored; give labeled patches.")
     if len(counts) == 1:
-        raise InputError(f"All {len(labelled):,} labelled patches are of class {counts.index[0]}; training needs two or more.")
+        raise InputError(f"All {len(labeled):,} labeled patches are of class {counts.index[0]}; training needs two or more.")
     rarest = counts.idxmin()
     if counts[rarest] < 3:
         name = class_names[rarest] if rarest < len(class_names) else rarest
         raise InputError(
-            f"The class {name} has {counts[rarest]} different labelled patches and needs one each in train, val and holdout; "
+            f"The class {name} has {counts[rarest]} different labeled patches and needs one each in train, val and holdout; "
             "give at least 3, or remove the class."
         )
 
@@ -156,23 +159,23 @@ def _draw(pool: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
     known = np.flatnonzero(pool["slide"] != "")
     if len(known):
         return known[_draw_slides(pool.iloc[known], fraction, seed)]
-    firsts = pool.drop_duplicates("twins")
+    firsts = pool.drop_duplicates("duplicate_group")
     numbers = _number_alike(firsts["label"].to_numpy(), seed)
     sizes = firsts["label"].map(firsts["label"].value_counts()).to_numpy()
     drawn = numbers < np.maximum(1, np.rint(fraction * sizes))
-    return np.flatnonzero(pool["twins"].isin(firsts["twins"][drawn]))
+    return np.flatnonzero(pool["duplicate_group"].isin(firsts["duplicate_group"][drawn]))
 
 
-def _draw_fold(labelled: pd.DataFrame, fold: int, folds: int, seed: int) -> np.ndarray:
+def _draw_fold(labeled: pd.DataFrame, fold: int, folds: int, seed: int) -> np.ndarray:
     """Positions of one fold, from 1 on: whole slides where they are known, whole groups that look the same."""
-    groups = labelled["slide"].where(labelled["slide"] != "", "twins " + labelled["twins"].astype(str))
-    if groups.groupby(labelled["label"]).nunique().min() < folds:
+    groups = labeled["slide"].where(labeled["slide"] != "", "group " + labeled["duplicate_group"].astype(str))
+    if groups.groupby(labeled["label"]).nunique().min() < folds:
         raise InputError(f"A class stands in fewer than {folds} slides or images that differ; give more, or take fewer --folds.")
-    if (labelled["slide"] == "").all():  # the same, without a loop over every patch
+    if (labeled["slide"] == "").all():  # the same, without a loop over every patch
         firsts = groups.drop_duplicates().index
-        fold_of = pd.Series(_number_alike(labelled["label"][firsts].to_numpy(), seed) % folds, groups[firsts])
+        fold_of = pd.Series(_number_alike(labeled["label"][firsts].to_numpy(), seed) % folds, groups[firsts])
     else:
-        counts = _count_labels(groups, labelled["label"])
+        counts = _count_labels(groups, labeled["label"])
         fold_of = pd.Series(_assign_folds(counts.to_numpy(), folds, seed), counts.index)
     return np.flatnonzero(groups.map(fold_of) == fold - 1)
 
@@ -235,15 +238,15 @@ def _count_labels(groups: pd.Series, labels: pd.Series) -> pd.DataFrame:
 def _drop_copies(splits: pd.DataFrame) -> pd.DataFrame:
     """Leaves what looks like a holdout patch out of val and train, and what looks like a val patch out of train."""
     rank = splits["split"].map({"holdout": 0, "val": 1, "train": 2})
-    best = rank.groupby(splits["twins"]).transform("min")
+    best = rank.groupby(splits["duplicate_group"]).transform("min")
     return splits[rank == best].reset_index(drop=True)
 
 
 SIDE, LOW = 32, 8  # pixels of the patch that is transformed; frequencies along a side that are kept
 NEAR = 2  # bits in which two looks of one patch may differ
 BANDS = ((0, 22), (22, 43), (43, 64))  # of bits: of three, two differing bits leave one untouched
-BLANK = 6.0  # spread of grey levels below which a patch has no look: empty patches are all alike
-GREY = np.array([77, 150, 29], "int64")  # 256 times the weights of ITU-R BT.601
+BLANK = 6.0  # spread of gray levels below which a patch has no look: empty patches are all alike
+GRAY = np.array([77, 150, 29], "int64")  # 256 times the weights of ITU-R BT.601
 # The cosine transform in whole numbers, so that a look is the same on every machine.
 COSINES = np.rint(1024 * np.cos(np.pi * np.outer(np.arange(LOW), 2 * np.arange(SIDE) + 1) / (2 * SIDE)))
 
@@ -258,14 +261,14 @@ def perceptual_hashes(images: np.ndarray) -> np.ndarray:
         images = np.stack([cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for image in images])
     step = images.shape[1] // SIDE
     lines = sum(images[:, number::step].astype("uint32") for number in range(step))
-    sums = sum(lines[:, :, number::step] for number in range(step)) @ GREY
+    sums = sum(lines[:, :, number::step] for number in range(step)) @ GRAY
     low = (COSINES @ sums.astype("float64") @ COSINES.T).reshape(len(images), -1)[:, 1:]  # whole numbers below 2**53
     bits = low > np.median(low, axis=1, keepdims=True)
     looks = (bits * (np.uint64(1) << np.arange(bits.shape[1], dtype="uint64"))).sum(axis=1, dtype="uint64")
     return np.where(sums.std(axis=(1, 2)) < BLANK * 256 * step**2, np.uint64(0), looks)
 
 
-def near_groups(looks: np.ndarray, pixel_hashes: np.ndarray) -> np.ndarray:
+def group_near_duplicates(looks: np.ndarray, pixel_hashes: np.ndarray) -> np.ndarray:
     """Groups patches that look the same or have equal pixels; groups that share a patch are one.
 
     Args:
@@ -283,7 +286,7 @@ def near_groups(looks: np.ndarray, pixel_hashes: np.ndarray) -> np.ndarray:
     return connected_components(joined, directed=False)[1].astype("int64")
 
 
-def look_alike(looks: np.ndarray, known: np.ndarray) -> np.ndarray:
+def find_near_duplicates(looks: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Says of each look, (N,), whether it is that of one of the known ones, (M,)."""
     first, second = _near_pairs(np.concatenate([looks, known]).astype("uint64"))
     across = (first < len(looks)) & (second >= len(looks))

@@ -1,6 +1,6 @@
-"""Stain separation and colour statistics: patches in, densities and one row of numbers a patch out.
+"""Stain separation and color statistics: patches in, densities and one row of numbers a patch out.
 
-Haematoxylin stains nuclei blue and eosin stains the rest pink. Images are uint8 (M, H, W, 3) RGB, memory-mapped or
+Hematoxylin stains nuclei blue and eosin stains the rest pink. Images are uint8 (M, H, W, 3) RGB, memory-mapped or
 not; `rows` are row numbers (N,), and patches are read in batches so that memory stays bounded.
 """
 
@@ -17,13 +17,13 @@ SHARE = 0.95  # share of such pixels from which a whole patch counts as near-whi
 
 
 def separate(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Haematoxylin and eosin of each pixel, by the colour deconvolution of Ruifrok and Johnston 2001.
+    """Hematoxylin and eosin of each pixel, by the color deconvolution of Ruifrok and Johnston 2001.
 
     Args:
         images: uint8 (N, H, W, 3).
 
     Returns:
-        Haematoxylin and eosin, each float32 (N, H, W), as decadic optical density: 0 on white glass, about 1 where a
+        Hematoxylin and eosin, each float32 (N, H, W), as decadic optical density: 0 on white glass, about 1 where a
         stain is strong, never negative.
     """
     # rgb2hed counts in powers of 1e-6, which makes one unit of its result 6 of optical density.
@@ -40,12 +40,12 @@ def _batches(images: np.ndarray, rows: np.ndarray, batch: int) -> Iterator[np.nd
 
 def _statistics(patches: np.ndarray) -> dict[str, np.ndarray]:
     """Columns of `stain_statistics` for one batch, each (N,)."""
-    haematoxylin, eosin = separate(patches)
+    hematoxylin, eosin = separate(patches)
     brightest = patches.max(axis=3).astype(np.float32)
     darkest = patches.min(axis=3).astype(np.float32)
     saturation = (brightest - darkest) / np.maximum(brightest, 1)
     return {
-        "haematoxylin": haematoxylin.mean(axis=(1, 2)),
+        "hematoxylin": hematoxylin.mean(axis=(1, 2)),
         "eosin": eosin.mean(axis=(1, 2)),
         "brightness": patches.mean(axis=(1, 2, 3)) / 255,
         "saturation": saturation.mean(axis=(1, 2)),
@@ -53,15 +53,15 @@ def _statistics(patches: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def stain_statistics(images: np.ndarray, rows: np.ndarray, batch: int = 256) -> pd.DataFrame:
-    """Mean stain and colour of each patch.
+    """Mean stain and color of each patch.
 
     Returns:
-        One row a patch, in the order of `rows`: `row`, `haematoxylin` and `eosin` (mean optical density),
+        One row a patch, in the order of `rows`: `row`, `hematoxylin` and `eosin` (mean optical density),
         `brightness` (mean of the three channels, 0 black to 1 white), `saturation` (mean HSV saturation, 0 to 1).
     """
     parts = [pd.DataFrame(_statistics(patches)) for patches in _batches(images, rows, batch)]
     if not parts:
-        parts = [pd.DataFrame(columns=["haematoxylin", "eosin", "brightness", "saturation"], dtype=float)]
+        parts = [pd.DataFrame(columns=["hematoxylin", "eosin", "brightness", "saturation"], dtype=float)]
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "row", np.asarray(rows, dtype=np.int64))
     return table

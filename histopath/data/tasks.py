@@ -7,11 +7,11 @@ malignancy was decided here, row by row, and may differ from the published one w
 - Acute lymphoblastic leukaemia: `all_benign` are haematogones, which only look like it; early pre-B, pre-B and pro-B are it.
 - Brain: gliomas are malignant. Most meningiomas are benign in the clinic, and so may be what is called `brain_tumor`; but all
   three stand in the folder "Brain Cancer", no grade is given, and there is no healthy brain to hold them apart from. All three
-  are Malignant here, so that Benign never means a growing tumour.
+  are Malignant here, so that Benign never means a growing tumor.
 - Cervix (SIPaKMeD, Plissiti 2018): superficial-intermediate (`sfi`) and parabasal (`pab`) cells are normal, metaplastic (`mep`)
   benign, koilocytotic (`koc`) and dyskeratotic (`dyk`) abnormal. The abnormal ones, signs of infection and of precancer
   rather than cancer, are Malignant here: they are what a screening must find.
-- Kidney: `kidney_tumor` are tumours in CT, unproved by tissue; they stand in "Kidney Cancer".
+- Kidney: `kidney_tumor` are tumors in CT, unproved by tissue; they stand in "Kidney Cancer".
 - Lung, colon, lymph, mouth, breast: `aca` adenocarcinoma, `scc` squamous cell carcinoma, `cll` chronic lymphocytic leukaemia,
   `fl` follicular and `mcl` mantle cell lymphoma are Malignant; `bnt` benign tissue, `normal` and `benign` are Benign.
 

@@ -31,11 +31,11 @@ def score_run(
     shifts: bool = False,
     figures: Path | None = None,
 ) -> dict:
-    """Scores a run on labelled patches that neither trained it nor chose its checkpoint or threshold.
+    """Scores a run on labeled patches that neither trained it nor chose its checkpoint or threshold.
 
     Args:
         run: a finished run.
-        patches: labelled patches: those of its training (only the holdout is scored) or others.
+        patches: labeled patches: those of its training (only the holdout is scored) or others.
         views: 8 or 1.
         progress: show a progress bar.
         shifts: also score one view of the patches under changes of stain, focus, compression and brightness.
@@ -123,7 +123,7 @@ def _describe_slides(run: Run, rows: pd.DataFrame) -> str:
 
 
 def predict_table(run: Run, patches: PatchSet, out: Path, views: int = 8, progress: bool = False) -> pd.DataFrame:
-    """Predicts every patch, labelled or not, and writes `id,probability`.
+    """Predicts every patch, labeled or not, and writes `id,probability`.
 
     A run that tells more than two classes apart, or has several tasks, writes for each task the name of the likeliest
     class, under the task's name, and one column a class, such as `p_lung_aca`.
@@ -150,7 +150,7 @@ def draw_batch(run: Run, patches: PatchSet, count: int = 16, seed: int = 0) -> p
 
     Args:
         run: a finished run.
-        patches: labelled patches.
+        patches: labeled patches.
         count: how many to draw, at most as many as there are.
         seed: seeds the draw.
 
@@ -210,7 +210,7 @@ def find_rows(patches: PatchSet, ids: list[str]) -> np.ndarray:
 
 
 MEAN, RANK = "mean probability", "mean rank"
-OWN, BOX = "this network", "network in the box"
+OWN, PRETRAINED = "this network", "pretrained model"
 
 
 def join_members(members: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -233,7 +233,7 @@ def ensemble_table(runs: Sequence[Run], patches: PatchSet, out: Path, views: int
 
     Args:
         runs: finished runs of two classes, two or more.
-        patches: labelled or not.
+        patches: labeled or not.
         out: CSV file to write.
         views: 8 or 1.
         progress: show a progress bar.
@@ -264,8 +264,8 @@ def ensemble_table(runs: Sequence[Run], patches: PatchSet, out: Path, views: int
     return table
 
 
-def join_box(run: Run, patches: PatchSet, rows: pd.DataFrame, p: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Adds the network in the box (`pretrained`) to the probabilities of a run, on the patches that neither learned from.
+def join_pretrained(run: Run, patches: PatchSet, rows: pd.DataFrame, p: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Adds the pretrained model (`pretrained`) to the probabilities of a run, on the patches that neither learned from.
 
     Args:
         run: a finished run of two classes.
@@ -274,7 +274,7 @@ def join_box(run: Run, patches: PatchSet, rows: pd.DataFrame, p: np.ndarray) -> 
         p: its probability of each of them, eight views, (N,).
 
     Returns:
-        Which of the rows are kept, bool (N,), and the members as from `join_members`: `this network`, `network in the box` and
+        Which of the rows are kept, bool (N,), and the members as from `join_members`: `this network`, `pretrained model` and
         their means. All rows and `this network` alone where the patches have another size than the box takes, or where it
         learned from too many of them.
     """
@@ -285,11 +285,11 @@ def join_box(run: Run, patches: PatchSet, rows: pd.DataFrame, p: np.ndarray) -> 
         return np.ones(len(rows), bool), {OWN: p}
     kept = rows["row"].isin(left).to_numpy()
     other = predict(box.network, patches.images, rows["row"][kept], batch_size=box.config.predict_batch)
-    return kept, join_members({OWN: p[kept], BOX: other})
+    return kept, join_members({OWN: p[kept], PRETRAINED: other})
 
 
 def unseen_by_all(runs: Sequence[Run], patches: PatchSet) -> pd.Index | None:
-    """Rows of the labelled patches that no run learned from; None where none of both classes are left."""
+    """Rows of the labeled patches that no run learned from; None where none of both classes are left."""
     left = patches.table.index
     for run in runs:
         left = left.intersection(unseen_rows(run, patches)["row"])
@@ -297,7 +297,7 @@ def unseen_by_all(runs: Sequence[Run], patches: PatchSet) -> pd.Index | None:
 
 
 def score_ensemble(runs: Sequence[Run], patches: PatchSet, table: pd.DataFrame) -> pd.DataFrame | None:
-    """Scores members and means on the labelled patches that no member learned from.
+    """Scores members and means on the labeled patches that no member learned from.
 
     Args:
         runs: the members.

@@ -13,7 +13,7 @@ from histopath.files import InputError, say, write_table
 from histopath.training.fit import train
 
 BUDGETS = {  # of the short trainings of `compact` in notebook 04, by preset; bounded, however many patches there are
-    "sample": {"folds": 5, "epochs": 3, "epoch_steps": 100, "views": 1},
+    "sample": {"folds": 5, "epochs": 2, "epoch_steps": 100, "views": 1},
     "full": {"folds": 5, "epochs": 1, "epoch_steps": 500, "views": 1, "val_fraction": 0.2},
 }
 SCORES = ("auc", "auc_low", "auc_high", "accuracy", "ece", "patches")
@@ -23,7 +23,7 @@ def train_folds(patches: PatchSet, config: Config, folder: Path, log: Callable[[
     """Trains `config.folds` runs, FOLDER-fold1 and on, and scores each on its own fold; finished ones are not trained again.
 
     Args:
-        patches: labelled patches; of the parts that a data set comes in none is kept, since each patch is held out once.
+        patches: labeled patches; of the parts that a data set comes in none is kept, since each patch is held out once.
         config: all settings, `folds` 2 or more.
         folder: the run folder that a single training would write; its name begins theirs.
         log: takes one line an epoch.

@@ -17,7 +17,7 @@ SEVERITIES = (0, 1, 2, 3, 4)
 
 
 def stain(images: np.ndarray, severity: int) -> np.ndarray:
-    """Haematoxylin up and eosin down, by 10 % a step, in optical density."""
+    """Hematoxylin up and eosin down, by 10 % a step, in optical density."""
     unit = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)
     scales = np.array([1 + 0.1 * severity, 1 - 0.1 * severity, 1.0])
     matrix = np.linalg.inv(unit) * scales @ unit

@@ -143,7 +143,7 @@ def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray, count: int, th
     return wrong[np.argsort(-distance[wrong], kind="stable")][:count]
 
 
-def mean_colour(images: np.ndarray, rows: np.ndarray, batch: int = 4096) -> np.ndarray:
+def mean_color(images: np.ndarray, rows: np.ndarray, batch: int = 4096) -> np.ndarray:
     """Mean red, green and blue of patches, read `batch` at a time so that memory stays bounded.
 
     Args:
@@ -163,13 +163,13 @@ def mean_colour(images: np.ndarray, rows: np.ndarray, batch: int = 4096) -> np.n
     return means
 
 
-def mean_colour_baseline(images: np.ndarray, labels: np.ndarray, fit_rows: np.ndarray, score_rows: np.ndarray) -> np.ndarray:
-    """Probabilities from nothing but the mean colour of a patch: what any model has to beat.
+def mean_color_baseline(images: np.ndarray, labels: np.ndarray, fit_rows: np.ndarray, score_rows: np.ndarray) -> np.ndarray:
+    """Probabilities from nothing but the mean color of a patch: what any model has to beat.
 
     Args:
         images: uint8 (M, H, W, 3).
         labels: class number for every row of images, (M,); only `fit_rows` are looked at.
-        fit_rows: rows that the logistic regression of the standardised mean colour is fitted on (train).
+        fit_rows: rows that the logistic regression of the standardized mean color is fitted on (train).
         score_rows: rows to predict (N,).
 
     Returns:
@@ -185,8 +185,8 @@ def mean_colour_baseline(images: np.ndarray, labels: np.ndarray, fit_rows: np.nd
         missing = sorted(set(range(count)) - set(present.tolist()))[0]
         raise InputError(f"class {missing} is missing among the patches to fit: give patches of every class.")
     model = make_pipeline(StandardScaler(), LogisticRegression())
-    model.fit(mean_colour(images, fit_rows), fit_labels)
-    p = model.predict_proba(mean_colour(images, score_rows))
+    model.fit(mean_color(images, fit_rows), fit_labels)
+    p = model.predict_proba(mean_color(images, score_rows))
     return p[:, 1] if count == 2 else p
 
 

@@ -36,7 +36,7 @@ def checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, 
     wrong = ~np.isin(labels, (0, 1))
     if wrong.any():
         raise ValueError(
-            f"{wrong.sum():,} labels are neither 0 nor 1, the first is {labels[wrong.argmax()]}: score labelled patches only."
+            f"{wrong.sum():,} labels are neither 0 nor 1, the first is {labels[wrong.argmax()]}: score labeled patches only."
         )
     wrong = ~((probabilities >= 0) & (probabilities <= 1))
     if wrong.any():
@@ -152,9 +152,9 @@ def _drawn_curves(
     drawn = resampled_weights(labels[order], None if codes is None else codes[order], replicates, seed)
 
     def curve(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        tumour = np.r_[0, np.cumsum(weights * positive)[ends]]
+        tumor = np.r_[0, np.cumsum(weights * positive)[ends]]
         healthy = np.r_[0, np.cumsum(weights * ~positive)[ends]]
-        return healthy / healthy[-1], tumour / tumour[-1]
+        return healthy / healthy[-1], tumor / tumor[-1]
 
     return scores[ends], map(curve, itertools.chain([np.ones(len(labels))], drawn))
 
@@ -179,11 +179,11 @@ def roc_band(
 
 
 def _placements(labels: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each tumour patch the share of healthy ones below it, (m,), and of each healthy one the share of tumours above, (n,)."""
-    tumour, healthy = p[labels == 1], p[labels == 0]
-    ranks = rankdata(np.concatenate([tumour, healthy]))
-    above = (ranks[: len(tumour)] - rankdata(tumour)) / len(healthy)
-    below = 1 - (ranks[len(tumour) :] - rankdata(healthy)) / len(tumour)
+    """Of each tumor patch the share of healthy ones below it, (m,), and of each healthy one the share of tumors above, (n,)."""
+    tumor, healthy = p[labels == 1], p[labels == 0]
+    ranks = rankdata(np.concatenate([tumor, healthy]))
+    above = (ranks[: len(tumor)] - rankdata(tumor)) / len(healthy)
+    below = 1 - (ranks[len(tumor) :] - rankdata(healthy)) / len(tumor)
     return above, below
 
 
@@ -229,7 +229,7 @@ def operating_points(
 
     Returns:
         One row a point: `name`, such as `sensitivity at 95 % specificity`, `asked` (`specificity` or `sensitivity`), `at`
-        (the share asked for), `reached` (the other share), `low`, `high`, `threshold` (a patch counts as tumour from it on).
+        (the share asked for), `reached` (the other share), `low`, `high`, `threshold` (a patch counts as tumor from it on).
     """
     scores, curves = _drawn_curves(labels, probabilities, groups, replicates, seed)
     points = [(asked, share) for asked in ("specificity", "sensitivity") for share in SHARES]

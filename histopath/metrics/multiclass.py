@@ -42,7 +42,7 @@ def checked_classes(
     if wrong.any():
         raise ValueError(
             f"{wrong.sum():,} labels are not whole numbers from 0 to {len(class_names) - 1}, the first is "
-            f"{labels[wrong.argmax()]}: score labelled patches only."
+            f"{labels[wrong.argmax()]}: score labeled patches only."
         )
     _check_rows(probabilities)
     present = np.unique(labels).astype(np.int64)

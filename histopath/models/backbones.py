@@ -103,7 +103,7 @@ def pooled_features(inputs, backbone: str, frozen: bool = False):
     Args:
         inputs: symbolic raw pixels (N, H, W, 3) in 0-255.
         backbone: a key of `BACKBONES`.
-        frozen: whether its weights, and its batch-normalisation statistics, stay as they are.
+        frozen: whether its weights, and its batch-normalization statistics, stay as they are.
 
     Returns:
         Symbolic features (N, C).

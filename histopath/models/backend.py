@@ -185,7 +185,7 @@ def several_devices(count: int) -> tuple[AbstractContextManager, int]:
             there is none. Without accelerators a larger number asks for virtual devices of the processor, of use for trying.
 
     Returns:
-        The scope in which network and optimiser are to be built, and the number of devices.
+        The scope in which network and optimizer are to be built, and the number of devices.
 
     Raises:
         InputError: when there are fewer devices, or the backend cannot do it.

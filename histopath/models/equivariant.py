@@ -80,7 +80,7 @@ class OrientedConvolution(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("histopath")
 class OrientedNormalization(keras.layers.BatchNormalization):
-    """Batch normalisation of C channels, each over the batch, the places and its eight orientations: (N, H, W, 8·C)."""
+    """Batch normalization of C channels, each over the batch, the places and its eight orientations: (N, H, W, 8·C)."""
 
     def build(self, shape):
         """Makes one scale, offset, mean and variance for the eight orientations of a channel."""
@@ -88,7 +88,7 @@ class OrientedNormalization(keras.layers.BatchNormalization):
         self.input_spec = None
 
     def call(self, x, training=None):
-        """Normalises with the statistics of the batch in training, else with the running ones."""
+        """Normalizes with the statistics of the batch in training, else with the running ones."""
         mean, variance = self.moving_mean, self.moving_variance
         if training and self.trainable:
             means, variances = ops.moments(ops.cast(x, "float32"), axes=(0, 1, 2), synchronized=self.synchronized)

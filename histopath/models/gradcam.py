@@ -16,7 +16,7 @@ def gradcam(network: keras.Model, images: np.ndarray, class_number: int = -1) ->
     Args:
         network: ends in global average pooling, any head, and one sigmoid or softmax layer.
         images: uint8 (N, H, W, 3).
-        class_number: whose logit; the last by default, which is the tumour's where two classes are told apart.
+        class_number: whose logit; the last by default, which is the tumor's where two classes are told apart.
 
     Returns:
         float32 (N, H, W); 1 is the strongest place of each patch, 0 no evidence of the class.

@@ -11,7 +11,7 @@ from histopath.models.backbones import BACKBONES, load_weights, pooled_features,
 from histopath.models.backend import first_line, keras
 from histopath.models.equivariant import ORIENTATIONS, OrientedConvolution, OrientedNormalization
 
-TUMOUR = {"probability": 2}  # one head that tells two classes apart
+TUMOR = {"probability": 2}  # one head that tells two classes apart
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def densenet121(size: int, heads: Mapping[str, int], dropout: float, frozen: boo
     """System 5: DenseNet-121 (Huang et al. 2017, arXiv:1608.06993), pooled, softmax of two."""
     inputs = _pixels(size)
     features = _dropped(pooled_features(inputs, "densenet121", frozen), dropout)
-    return keras.Model(inputs, _answers(features, heads, softmax=True), name="densenet121")
+    return keras.Model(inputs, _outputs(features, heads, softmax=True), name="densenet121")
 
 
 def inceptionv3(size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -> keras.Model:
@@ -65,13 +65,13 @@ def inceptionv3(size: int, heads: Mapping[str, int], dropout: float, frozen: boo
     """
     inputs = _pixels(size)
     features = keras.layers.Dense(256, activation="relu", name="dense")(pooled_features(inputs, "inception_v3", frozen))
-    return keras.Model(inputs, _answers(_dropped(features, dropout), heads, softmax=True), name="inceptionv3")
+    return keras.Model(inputs, _outputs(_dropped(features, dropout), heads, softmax=True), name="inceptionv3")
 
 
 def resnet50v2(size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -> keras.Model:
     """System 2, second network: ResNet50V2 (He et al. 2016, arXiv:1603.05027), pooled, dense 60, 50, 50, one sigmoid.
 
-    The published text gives no activation of the dense layers; ReLU here, after the normalisation where there is one.
+    The published text gives no activation of the dense layers; ReLU here, after the normalization where there is one.
     """
     inputs = _pixels(size)
     x = keras.layers.Dense(60, activation="relu", name="dense_1")(pooled_features(inputs, "resnet50_v2", frozen))
@@ -80,7 +80,7 @@ def resnet50v2(size: int, heads: Mapping[str, int], dropout: float, frozen: bool
         x = keras.layers.Dense(50, name=f"dense_{number}")(x)
         x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm_{number}")(x)
         x = keras.layers.Activation("relu", name=f"relu_{number}")(x)
-    return keras.Model(inputs, _answers(x, heads), name="resnet50v2")
+    return keras.Model(inputs, _outputs(x, heads), name="resnet50v2")
 
 
 def simple_cnn(size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -> keras.Model:
@@ -99,7 +99,7 @@ def simple_cnn(size: int, heads: Mapping[str, int], dropout: float, frozen: bool
     for number, width in enumerate((40, 40, 10), start=1):
         x = keras.layers.Dense(width, activation="relu", name=f"dense_{number}")(x)
         x = _dropped(x, dropout, f"dropout_{number}")
-    return keras.Model(inputs, _answers(x, heads), name="simple_cnn")
+    return keras.Model(inputs, _outputs(x, heads), name="simple_cnn")
 
 
 def mobilenet(size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -> keras.Model:
@@ -112,14 +112,14 @@ def mobilenet(size: int, heads: Mapping[str, int], dropout: float, frozen: bool)
     side = max(size, min(224, round(size * 4 / 3)))
     enlarged = keras.layers.Resizing(side, side, name="enlarged")(inputs)
     features = _dropped(pooled_features(enlarged, "mobilenet", frozen), dropout)
-    return keras.Model(inputs, _answers(features, heads), name="mobilenet")
+    return keras.Model(inputs, _outputs(features, heads), name="mobilenet")
 
 
 def compact(size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -> keras.Model:
     """A small residual network that answers all eight views of a patch alike, for training from scratch on two cores.
 
     Group convolutions over p4m (`equivariant`), 4-8-16-32 channels in each of eight orientations, a residual pair in every stage
-    but the first, at half the side of the patch (He et al. 2016, arXiv:1512.03385), batch normalisation, GELU, mean over places
+    but the first, at half the side of the patch (He et al. 2016, arXiv:1512.03385), batch normalization, GELU, mean over places
     and orientations; 280,465 parameters.
     """
     inputs = _pixels(size)
@@ -131,7 +131,7 @@ def compact(size: int, heads: Mapping[str, int], dropout: float, frozen: bool) -
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.GlobalAveragePooling1D(name="orientations")(keras.layers.Reshape((ORIENTATIONS, -1))(x))
     features = _dropped(x, dropout)
-    return keras.Model(inputs, _answers(features, heads), name="compact")
+    return keras.Model(inputs, _outputs(features, heads), name="compact")
 
 
 REGISTRY = {
@@ -151,7 +151,7 @@ def build_model(
     weights: str = "none",
     dropout: float | None = None,
     size: int | None = None,
-    heads: Mapping[str, int] = TUMOUR,
+    heads: Mapping[str, int] = TUMOR,
     frozen: bool | None = None,
 ) -> keras.Model:
     """Builds a network of the registry and gives it its weights.
@@ -235,7 +235,7 @@ def _read_structure(saved: dict) -> tuple[str, int, dict[str, int]]:
 
 
 def freeze_backbones(network: keras.Model, frozen: bool) -> None:
-    """Freezes or frees the backbones of a network: their weights and their batch-normalisation statistics."""
+    """Freezes or frees the backbones of a network: their weights and their batch-normalization statistics."""
     for layer in network.layers:
         if isinstance(layer, keras.Model):
             layer.trainable = not frozen
@@ -278,7 +278,7 @@ def plot_rows(network: keras.Model) -> list[list[tuple[str, str]]]:
 
 
 def _inputs_of(config) -> list[str]:
-    """Names of the layers whose tensors a serialised call takes."""
+    """Names of the layers whose tensors a serialized call takes."""
     if isinstance(config, dict):
         return [config["keras_history"][0]] if "keras_history" in config else _inputs_of(list(config.values()))
     return [name for part in config for name in _inputs_of(part)] if isinstance(config, (list, tuple)) else []
@@ -307,7 +307,7 @@ def _side_by_side(name: str, size: int, heads: Mapping[str, int], dropout: float
     inputs = _pixels(size)
     pooled = [pooled_features(inputs, backbone, frozen) for backbone in REGISTRY[name].backbones]
     features = _dropped(keras.layers.Concatenate(name="concatenate")(pooled), dropout)
-    return keras.Model(inputs, _answers(features, heads), name=name)
+    return keras.Model(inputs, _outputs(features, heads), name=name)
 
 
 def _oriented(x, width: int, side: int = 3, strides: int = 1, lifting: bool = False):
@@ -315,7 +315,7 @@ def _oriented(x, width: int, side: int = 3, strides: int = 1, lifting: bool = Fa
     return keras.layers.Activation("gelu")(OrientedNormalization(momentum=0.9)(x))
 
 
-def _answers(features, heads: Mapping[str, int], softmax: bool = False):
+def _outputs(features, heads: Mapping[str, int], softmax: bool = False):
     """One output a head: a sigmoid for two classes unless softmax is asked for, a softmax for more; float32 always."""
     answers = [
         keras.layers.Dense(1, activation="sigmoid", dtype="float32", name=name)(features)

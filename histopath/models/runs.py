@@ -16,7 +16,7 @@ import pandas as pd
 
 from histopath.config import PROJECT, Config, in_checkout, read_config
 from histopath.data.patches import PatchSet
-from histopath.data.splits import look_alike
+from histopath.data.splits import find_near_duplicates
 from histopath.data.tasks import Task, read_tasks
 from histopath.files import InputError, make_folder, write_table, write_text
 from histopath.models.backend import keras
@@ -38,13 +38,13 @@ class Run:
 
     @functools.cached_property
     def network(self) -> keras.Model:
-        """The network with the best val AUC: uint8 patches → probability of tumour."""
+        """The network with the best val AUC: uint8 patches → probability of tumor."""
         return read_model(self.folder / "model.keras")
 
     @functools.cached_property
     def splits(self) -> pd.DataFrame:
         """Its train, val and holdout patches, as `splits.split_patches` made them."""
-        types = {"id": str, "split": str, "slide": str, "pixel_hash": str, "look": "uint64"}
+        types = {"id": str, "split": str, "slide": str, "pixel_hash": str, "perceptual_hash": "uint64"}
         read = functools.partial(pd.read_csv, dtype=types, keep_default_na=False)
         splits = _read(self.folder / "splits.csv", read, ("row", "label", *types))
         if (splits["split"] == "val").sum() != self.val["patches"]:  # else what it learned from might be scored
@@ -155,22 +155,22 @@ def read_identity(folder: Path) -> dict:
 
 
 def unseen_rows(run: Run, patches: PatchSet) -> pd.DataFrame:
-    """Returns the labelled rows of the table, with `row`, that a run did not learn from; perhaps none.
+    """Returns the labeled rows of the table, with `row`, that a run did not learn from; perhaps none.
 
     Left out are all that look like one, or are of a slide, in the train or val of its training. On
     the data of its training that leaves the holdout.
     """
     table = patches.table.assign(row=range(len(patches.table)))
-    labelled = table[table["label"] >= 0]
+    labeled = table[table["label"] >= 0]
     learned = run.splits[run.splits["split"] != "holdout"]
     slides = set(learned["slide"]) - {""}
-    used = labelled["pixel_hash"].isin(learned["pixel_hash"]) | labelled["slide"].isin(slides)
-    used |= look_alike(labelled["look"].to_numpy("uint64"), learned["look"].to_numpy("uint64"))
-    return labelled[~used].reset_index(drop=True)
+    used = labeled["pixel_hash"].isin(learned["pixel_hash"]) | labeled["slide"].isin(slides)
+    used |= find_near_duplicates(labeled["perceptual_hash"].to_numpy("uint64"), learned["perceptual_hash"].to_numpy("uint64"))
+    return labeled[~used].reset_index(drop=True)
 
 
 def scored_rows(run: Run, patches: PatchSet) -> tuple[pd.DataFrame, str]:
-    """Chooses the labelled patches on which a run may be scored: those of `unseen_rows`.
+    """Chooses the labeled patches on which a run may be scored: those of `unseen_rows`.
 
     Returns:
         The rows of the table (with `row`, the number of the image) and words that say which they are.
@@ -180,7 +180,7 @@ def scored_rows(run: Run, patches: PatchSet) -> tuple[pd.DataFrame, str]:
     """
     chosen = unseen_rows(run, patches)
     if chosen.empty:
-        raise InputError(f"{patches.root} has no labelled patch that run {run.folder.name} did not learn from; give other data.")
+        raise InputError(f"{patches.root} has no labeled patch that run {run.folder.name} did not learn from; give other data.")
     if chosen["pixel_hash"].isin(run.rows("holdout")["pixel_hash"]).all():
         return chosen, "the holdout of its training, which chose nothing"
     words = "patches that were not in its training"
@@ -233,7 +233,7 @@ def export_run(run: Run, folder: Path) -> int:
             if name not in ("model.keras", "splits.csv"):
                 shutil.copyfile(run.folder / name, part / name)
         write_text(part / "identity.json", json.dumps({"exported": run.folder.name}) + "\n")
-        write_table(part / "splits.csv", run.splits[["row", "id", "split", "label", "slide", "pixel_hash", "look"]])
+        write_table(part / "splits.csv", run.splits[["row", "id", "split", "label", "slide", "pixel_hash", "perceptual_hash"]])
         size = sum(path.stat().st_size for path in part.iterdir())
         if size > LARGEST:
             raise InputError(

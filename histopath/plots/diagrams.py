@@ -1,4 +1,4 @@
-"""Diagrams that need no data: the shape of a network, and what a shift leaves of the labelled centre; Figures out."""
+"""Diagrams that need no data: the shape of a network, and what a shift leaves of the labeled center; Figures out."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,30 +9,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from histopath.plots.style import COLOURS, GREY, INK, WIDTH, legend_above, new_figure, styled
+from histopath.plots.style import COLORS, GRAY, INK, WIDTH, legend_above, new_figure, styled
 
 ARROW = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.3, "shrinkA": 0, "shrinkB": 0}
 
 
 @styled
-def centre_shift(ours: int = 4) -> Figure:
-    """How much of the labelled centre is still in the centre after a shift: plain geometry of two squares.
+def center_shift(ours: int = 4) -> Figure:
+    """How much of the labeled center is still in the center after a shift: plain geometry of two squares.
 
     Args:
         ours: largest shift of this project, in pixels.
     """
-    centre, classic = 32, 0.3  # side of the labelled square in pixels; largest shift of system 1, as a share of 96 pixels
+    center, classic = 32, 0.3  # side of the labeled square in pixels; largest shift of system 1, as a share of 96 pixels
     figure, axes = new_figure(3.5)
     axes = axes[0, 0]
-    shifts = np.arange(0, centre + 5)
-    kept = np.clip(1 - shifts / centre, 0, 1)
-    axes.plot(shifts, kept, color=COLOURS[0], label="along one side")
-    axes.plot(shifts, kept**2, color=COLOURS[3], label="along both sides")
+    shifts = np.arange(0, center + 5)
+    kept = np.clip(1 - shifts / center, 0, 1)
+    axes.plot(shifts, kept, color=COLORS[0], label="along one side")
+    axes.plot(shifts, kept**2, color=COLORS[3], label="along both sides")
     for shift, name in ((ours, f"ours: at most {ours} px"), (classic * 96, f"classic: up to {classic:.0%}")):
-        left = max(0.0, 1 - shift / centre)
-        axes.axvline(shift, color=GREY, linestyle=":", linewidth=1.6)
-        axes.scatter([shift, shift], [left, left**2], color=[COLOURS[0], COLOURS[3]], zorder=3, s=46)
-        side = "left" if shift < centre / 2 else "right"
+        left = max(0.0, 1 - shift / center)
+        axes.axvline(shift, color=GRAY, linestyle=":", linewidth=1.6)
+        axes.scatter([shift, shift], [left, left**2], color=[COLORS[0], COLORS[3]], zorder=3, s=46)
+        side = "left" if shift < center / 2 else "right"
         axes.annotate(
             f"{name}\n{left:.0%} and {left**2:.0%} left",
             (shift, 1.19),
@@ -43,7 +43,7 @@ def centre_shift(ours: int = 4) -> Figure:
             size=10.5,
         )
     axes.set_xlabel("shift (pixels)")
-    axes.set_ylabel("labelled centre left")
+    axes.set_ylabel("labeled center left")
     axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
     axes.set_ylim(-0.02, 1.2)
     axes.set_yticks(np.linspace(0, 1, 6))
@@ -51,15 +51,15 @@ def centre_shift(ours: int = 4) -> Figure:
     return figure
 
 
-def _box(axes: Axes, x: float, y: float, width: float, box: tuple[str, str], colour: str) -> None:
-    """One box of the block diagram, centred at x, y, with a title and a subtitle, which shrink where they would not fit."""
+def _box(axes: Axes, x: float, y: float, width: float, box: tuple[str, str], color: str) -> None:
+    """One box of the block diagram, centered at x, y, with a title and a subtitle, which shrink where they would not fit."""
     outline = FancyBboxPatch(
         (x - width / 2, y - 0.29),
         width,
         0.58,
         boxstyle="round,pad=0,rounding_size=0.09",
-        facecolor=matplotlib.colors.to_rgba(colour, 0.12),
-        edgecolor=colour,
+        facecolor=matplotlib.colors.to_rgba(color, 0.12),
+        edgecolor=color,
         linewidth=1.6,
     )
     axes.add_patch(outline)
@@ -70,7 +70,7 @@ def _box(axes: Axes, x: float, y: float, width: float, box: tuple[str, str], col
 
 
 def _row_places(row: Sequence, middle: float, room: float) -> tuple[list[float], float]:
-    """Where the boxes of a row are centred, and how wide they are, in inches."""
+    """Where the boxes of a row are centered, and how wide they are, in inches."""
     width = min(3.2, (room - 0.3) / len(row) - (0.2 if len(row) > 1 or room == WIDTH else 0))
     step = width + (0.5 if len(row) == 2 and room == WIDTH else 0.2)
     return [middle + step * (column - (len(row) - 1) / 2) for column in range(len(row))], width
@@ -112,7 +112,7 @@ def model_plot(rows: Sequence[Sequence[tuple[str, str]]]) -> Figure:
         xs, width = _row_places(row, room * (number // tall + 0.5), room)
         y = -pitch * (number % tall)
         for column, (x, box) in enumerate(zip(xs, row, strict=True)):
-            _box(axes, x, y, width, box, GREY if len(row) == 1 else COLOURS[column % len(COLOURS)])
+            _box(axes, x, y, width, box, GRAY if len(row) == 1 else COLORS[column % len(COLORS)])
         places.append([(x, y) for x in xs])
     for number, (upper, lower) in enumerate(pairwise(places), start=1):
         for (x, y), (to_x, to_y) in _pairs(upper, lower):

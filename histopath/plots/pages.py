@@ -8,16 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from histopath.plots.style import COLOURS, DPI, FAINT, WIDTH, styled
+from histopath.plots.style import COLORS, DPI, FAINT, WIDTH, styled
 
-CENTRE = 32  # side in pixels of the square that the label speaks of
+CENTER = 32  # side in pixels of the square that the label speaks of
 SIDE = 0.96  # inches, 96 pixels at the resolution of `style.export`; smaller patches are shown as large
 LARGEST, BATCH = 1.7, 1.25  # inches, of a cell whatever its patch, and of one of a batch, which has many
 LINE = 0.21  # inches of a line of a title
 GAP = 0.06  # inches between two cells
-RIGHT, WRONG = COLOURS[4], COLOURS[1]
-BOX = "#ffd23f"
-HAEMATOXYLIN = matplotlib.colors.LinearSegmentedColormap.from_list("haematoxylin", ["#ffffff", "#6f6bb5", "#241a52"])
+RIGHT, WRONG = COLORS[4], COLORS[1]
+PRETRAINED = "#ffd23f"
+HAEMATOXYLIN = matplotlib.colors.LinearSegmentedColormap.from_list("hematoxylin", ["#ffffff", "#6f6bb5", "#241a52"])
 EOSIN = matplotlib.colors.LinearSegmentedColormap.from_list("eosin", ["#ffffff", "#e27fae", "#8a1450"])
 
 
@@ -54,15 +54,15 @@ def _page(
 
 
 def _show(axes: Axes, image: np.ndarray, title: str = "", box: bool = False, **options) -> None:
-    """Draw one patch; with `box` the centre that its label speaks of is framed."""
+    """Draw one patch; with `box` the center that its label speaks of is framed."""
     axes.set_axis_on()
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color=FAINT, linewidth=0.8)
     axes.imshow(image, interpolation="antialiased", aspect="auto", **options)
     if box:
         height, width = image.shape[:2]
-        corner = ((width - CENTRE) / 2 - 0.5, (height - CENTRE) / 2 - 0.5)
-        axes.add_patch(Rectangle(corner, CENTRE, CENTRE, fill=False, edgecolor=BOX, linewidth=1.6))
+        corner = ((width - CENTER) / 2 - 0.5, (height - CENTER) / 2 - 0.5)
+        axes.add_patch(Rectangle(corner, CENTER, CENTER, fill=False, edgecolor=PRETRAINED, linewidth=1.6))
     if title:
         axes.set_title(title, size=10, weight="normal", loc="center", pad=3)
 
@@ -79,13 +79,13 @@ def _name_width(names: Sequence[str]) -> float:
 
 @styled
 def patch_grid(images: np.ndarray, titles: Sequence[str] | None = None, columns: int = 8, box: bool = True) -> Figure:
-    """Patches in rows, the labelled centre framed.
+    """Patches in rows, the labeled center framed.
 
     Args:
         images: uint8 (N, H, W, 3).
         titles: a title for each patch, or None.
         columns: patches in a row.
-        box: whether to frame the centre 32×32.
+        box: whether to frame the center 32×32.
     """
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
@@ -102,7 +102,7 @@ def strips(rows: Mapping[str, np.ndarray], box: bool = False) -> Figure:
 
     Args:
         rows: row name → uint8 (n, H, W, 3); rows may differ in length.
-        box: whether to frame the centre 32×32.
+        box: whether to frame the center 32×32.
     """
     columns, side = max(len(images) for images in rows.values()), max(_side(images[0]) for images in rows.values() if len(images))
     figure, cells = _page(len(rows), columns, [0] * len(rows), side, _name_width(list(rows)))
@@ -120,7 +120,7 @@ def transformation_page(patch: np.ndarray, draws: Mapping[str, np.ndarray], box:
     Args:
         patch: the patch as it is, uint8 (H, W, 3).
         draws: name of the transformation → several draws, uint8 (n, H, W, 3).
-        box: whether to frame the centre 32×32.
+        box: whether to frame the center 32×32.
     """
     columns = 1 + max(len(images) for images in draws.values())
     figure, cells = _page(len(draws), columns, [LINE] + [0] * (len(draws) - 1), _side(patch), _name_width(list(draws)))
@@ -133,22 +133,22 @@ def transformation_page(patch: np.ndarray, draws: Mapping[str, np.ndarray], box:
 
 
 @styled
-def stain_separation(patches: np.ndarray, haematoxylin: np.ndarray, eosin: np.ndarray) -> Figure:
-    """Patches with their haematoxylin and eosin beside them: three cells a patch, two patches a row.
+def stain_separation(patches: np.ndarray, hematoxylin: np.ndarray, eosin: np.ndarray) -> Figure:
+    """Patches with their hematoxylin and eosin beside them: three cells a patch, two patches a row.
 
     Args:
         patches: uint8 (N, H, W, 3).
-        haematoxylin: optical density (N, H, W).
+        hematoxylin: optical density (N, H, W).
         eosin: optical density (N, H, W).
     """
     rows = -(-len(patches) // 2)
     figure, cells = _page(rows, 6, [LINE] + [0] * (rows - 1), _side(patches[0]))
-    limit = max(float(np.quantile(haematoxylin, 0.995)), float(np.quantile(eosin, 0.995)), 1e-6)
+    limit = max(float(np.quantile(hematoxylin, 0.995)), float(np.quantile(eosin, 0.995)), 1e-6)
     for number, patch in enumerate(patches):
         left, middle, right = cells[number // 2, 3 * (number % 2) : 3 * (number % 2) + 3]
         first = number < 2
         _show(left, patch, "patch" if first else "")
-        _show(middle, haematoxylin[number], "haematoxylin" if first else "", cmap=HAEMATOXYLIN, vmin=0, vmax=limit)
+        _show(middle, hematoxylin[number], "hematoxylin" if first else "", cmap=HAEMATOXYLIN, vmin=0, vmax=limit)
         _show(right, eosin[number], "eosin" if first else "", cmap=EOSIN, vmin=0, vmax=limit)
     return figure
 
@@ -168,7 +168,7 @@ def mistakes_page(
         labels: true class of each, (N,).
         probabilities: in [0, 1], (N,).
         class_names: name of each class.
-        box: whether to frame the centre 32×32.
+        box: whether to frame the center 32×32.
     """
     titles = [f"{class_names[label]}\np {p:.2f}" for label, p in zip(labels, probabilities, strict=True)]
     return patch_grid(images, titles, 6, box)
@@ -178,7 +178,7 @@ def mistakes_page(
 def batch_page(
     images: np.ndarray, truths: Sequence[str], predictions: Sequence[str], probabilities: np.ndarray, columns: int = 4
 ) -> Figure:
-    """A batch with what was predicted and what is true above each picture; mistakes have another colour and a wider frame.
+    """A batch with what was predicted and what is true above each picture; mistakes have another color and a wider frame.
 
     Args:
         images: uint8 (N, H, W, 3).
@@ -204,11 +204,11 @@ def batch_page(
 
 
 def _verdict(axes: Axes, lines: tuple[str, str], correct: bool, size: float) -> None:
-    """Write two lines above a picture and frame it, in the colour of right or wrong; a mistake has the wider frame."""
-    colour = RIGHT if correct else WRONG
-    axes.spines[:].set(color=colour, linewidth=1.2 if correct else 3)
+    """Write two lines above a picture and frame it, in the color of right or wrong; a mistake has the wider frame."""
+    color = RIGHT if correct else WRONG
+    axes.spines[:].set(color=color, linewidth=1.2 if correct else 3)
     place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "va": "bottom", "size": size}
-    axes.annotate(lines[0], (0.5, 1), (0, 18), color=colour, weight="bold", **place)
+    axes.annotate(lines[0], (0.5, 1), (0, 18), color=color, weight="bold", **place)
     axes.annotate(lines[1], (0.5, 1), (0, 4), **place)
 
 
@@ -219,7 +219,7 @@ def gradcam_page(images: np.ndarray, heatmaps: np.ndarray, box: bool = True) -> 
     Args:
         images: uint8 (N, H, W, 3).
         heatmaps: (N, H, W) in [0, 1], 1 where the network looked most.
-        box: whether to frame the centre 32×32.
+        box: whether to frame the center 32×32.
     """
     columns = min(6, len(images))
     blocks = -(-len(images) // columns)

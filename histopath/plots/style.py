@@ -20,12 +20,12 @@ from histopath.files import InputError, make_folder, replacing
 WIDTH = 7.0  # inches
 DPI = 100
 LEGEND_ROW = 0.22  # inches
-INK, GREY, FAINT = "#22262e", "#8a8f98", "#d9dce1"
-COLOURS = (  # class 0, class 1, and further classes or series
+INK, GRAY, FAINT = "#22262e", "#8a8f98", "#d9dce1"
+COLORS = (  # class 0, class 1, and further classes or series
     *("#23799c", "#c2317d", "#d3922a", "#6a4c93", "#4d8b57", "#8f5a3c"),
     *("#52aacf", "#97992f", "#3b414c"),
 )
-SPLIT_COLOURS = {"train": "#6a4c93", "val": "#d3922a", "holdout": "#4d8b57", "test": "#8a8f98"}
+SPLIT_COLORS = {"train": "#6a4c93", "val": "#d3922a", "holdout": "#4d8b57", "test": "#8a8f98"}
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
@@ -34,12 +34,12 @@ STYLE = {
     "axes.titlelocation": "left",
     "axes.titlecolor": INK,
     "axes.labelcolor": INK,
-    "axes.edgecolor": GREY,
+    "axes.edgecolor": GRAY,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.grid": True,
-    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "axes.prop_cycle": matplotlib.cycler(color=COLORS),
     "grid.color": FAINT,
     "grid.linewidth": 0.7,
     "xtick.color": INK,
@@ -78,30 +78,30 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return wrapper
 
 
-def _own_colours(rgb: np.ndarray, candidates: Sequence[str]) -> np.ndarray:
-    """Colours that keep their own places in a palette, uint8 (n, 3): paper, ink, and those candidates that are drawn with.
+def _own_colors(rgb: np.ndarray, candidates: Sequence[str]) -> np.ndarray:
+    """Colors that keep their own places in a palette, uint8 (n, 3): paper, ink, and those candidates that are drawn with.
 
-    A mean of white and pale tissue would tint the whole page, and one of a thin coloured letter and tissue would lose it.
+    A mean of white and pale tissue would tint the whole page, and one of a thin colored letter and tissue would lose it.
     """
-    drawn = [np.array(list(bytes.fromhex(colour[1:])), dtype=np.uint8) for colour in candidates]
-    used = [colour for colour in drawn if np.count_nonzero((rgb == colour).all(axis=2)) >= 200]
+    drawn = [np.array(list(bytes.fromhex(color[1:])), dtype=np.uint8) for color in candidates]
+    used = [color for color in drawn if np.count_nonzero((rgb == color).all(axis=2)) >= 200]
     return np.array([[255, 255, 255], list(bytes.fromhex(INK[1:])), *used], dtype=np.uint8)
 
 
-def _reduced(pixels: Image.Image, colours: int) -> bytes:
-    """The picture as a PNG with a palette; below 256 colours the palette is fitted to a sample of its pixels."""
+def _reduced(pixels: Image.Image, colors: int) -> bytes:
+    """The picture as a PNG with a palette; below 256 colors the palette is fitted to a sample of its pixels."""
     rgb = np.asarray(pixels)
-    own = _own_colours(rgb, COLOURS if colours < 256 else ())
-    if colours == 256:
+    own = _own_colors(rgb, COLORS if colors < 256 else ())
+    if colors == 256:
         fitted = pixels.quantize(254, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     else:
         sample = rgb.reshape(-1, 3)[np.random.default_rng(0).integers(pixels.width * pixels.height, size=30_000)]
-        # kmeans counts the pixels that may still change their colour when the fit stops.
-        palette = Image.fromarray(sample[None]).quantize(colours - len(own), method=Image.Quantize.MEDIANCUT, kmeans=100)
+        # kmeans counts the pixels that may still change their color when the fit stops.
+        palette = Image.fromarray(sample[None]).quantize(colors - len(own), method=Image.Quantize.MEDIANCUT, kmeans=100)
         fitted = pixels.quantize(palette=palette, dither=Image.Dither.NONE)
-    index, free = np.array(fitted), colours - len(own)
-    for number, colour in enumerate(own):
-        index[(rgb == colour).all(axis=2)] = free + number
+    index, free = np.array(fitted), colors - len(own)
+    for number, color in enumerate(own):
+        index[(rgb == color).all(axis=2)] = free + number
     image = Image.fromarray(index)
     image.putpalette([*(fitted.getpalette() + [0] * 768)[: 3 * free], *own.ravel().tolist()])
     encoded = io.BytesIO()
@@ -112,13 +112,13 @@ def _reduced(pixels: Image.Image, colours: int) -> bytes:
 def export(figure: Figure, path: Path | str, limit: int = 46_000) -> Picture:
     """Write a figure as PNG and return that PNG for a notebook to show.
 
-    The file has a palette, and as many colours as keep it under the limit, so that notebooks stay small. A page costs
-    about 3.5 kB a patch at the fewest colours: 12 patches fit the default limit.
+    The file has a palette, and as many colors as keep it under the limit, so that notebooks stay small. A page costs
+    about 3.5 kB a patch at the fewest colors: 12 patches fit the default limit.
 
     Args:
         figure: what the functions of `figures` and `pages` return.
         path: file to write, ending in `.png`; complete or absent.
-        limit: size in bytes above which fewer colours are used, down to 40.
+        limit: size in bytes above which fewer colors are used, down to 40.
 
     Returns:
         The picture, for the last line of a cell.
@@ -133,8 +133,8 @@ def export(figure: Figure, path: Path | str, limit: int = 46_000) -> Picture:
     with matplotlib.rc_context(STYLE):
         figure.savefig(drawn, format="png", dpi=DPI)
     pixels = Image.open(drawn).convert("RGB")
-    for colours in (256, 128, 96, 64, 40):
-        content = _reduced(pixels, colours)
+    for colors in (256, 128, 96, 64, 40):
+        content = _reduced(pixels, colors)
         if len(content) <= limit:
             break
     make_folder(path.parent)

@@ -1,4 +1,4 @@
-"""Tumour over whole slides. In: a Run and slides. Out: a score a tile, regions for QuPath, a heatmap, one number a slide.
+"""Tumor over whole slides. In: a Run and slides. Out: a score a tile, regions for QuPath, a heatmap, one number a slide.
 
 A slide's folder holds `scores.csv` (every tile), `regions.geojson` (where the probability reaches the run's threshold),
 `heatmap.png` (beside the slide), `heatmap.tif` (a pyramid that lies over the slide) and `slide.json` (the numbers).
@@ -41,7 +41,7 @@ from histopath.slides.tiles import (
 STRIDE = 48  # patch pixels between tiles: half of one overlaps the next
 CELL = 8  # pixels of a tile's place in `heatmap.tif`
 WRITTEN = ("scores.csv", "regions.geojson", "heatmap.tif", "heatmap.png")  # and slide.json, last
-UNSCORED = {"slide": "", "tiles": 0, "score": np.nan, "tumour_share": np.nan, "error": ""}
+UNSCORED = {"slide": "", "tiles": 0, "score": np.nan, "tumor_share": np.nan, "error": ""}
 EVERY = 16  # batches after which what is predicted is on the disk
 
 
@@ -66,8 +66,8 @@ def score_slide(
         progress: show a progress bar.
 
     Returns:
-        `slide`, `file`, `run`, `microns_per_pixel`, `stride`, `views`, `tiles`, `score` (the largest mean of 3×3 neighbouring
-        tiles), `tumour_share` (tiles that reach the threshold), `threshold`.
+        `slide`, `file`, `run`, `microns_per_pixel`, `stride`, `views`, `tiles`, `score` (the largest mean of 3×3 neighboring
+        tiles), `tumor_share` (tiles that reach the threshold), `threshold`.
 
     Raises:
         InputError: as `slides.open_slide`, when no tissue is found, and when the folder holds
@@ -87,7 +87,7 @@ def score_slide(
         overview = read_overview(slide)
         tiles = plan_tiles(slide, find_tissue(overview), stride)
         if not len(tiles):
-            raise InputError(f"{path} shows no tissue: nothing there has colour; look whether it is the right file.")
+            raise InputError(f"{path} shows no tissue: nothing there has color; look whether it is the right file.")
         corners = tile_corners(slide, tiles, stride)
         p = _predict_tiles(run, slide, corners, views, plan, folder / "unfinished.npz", progress)
         heat = fill_grid(slide, tiles, p, stride)
@@ -107,7 +107,7 @@ def score_slide(
             "views": views,
             "tiles": len(tiles),
             "score": slide_score(heat),
-            "tumour_share": float((p >= run.threshold).mean()),
+            "tumor_share": float((p >= run.threshold).mean()),
             "threshold": run.threshold,
             "plan": plan,
         }
@@ -180,7 +180,7 @@ def fill_grid(slide: Slide, tiles: np.ndarray, p: np.ndarray, stride: int) -> np
 
 
 def slide_score(heat: np.ndarray) -> float:
-    """The largest mean of 3×3 neighbouring tiles: one tile alone may err, a focus of tumour covers several."""
+    """The largest mean of 3×3 neighboring tiles: one tile alone may err, a focus of tumor covers several."""
     known = np.isfinite(heat)
     sums, counts = (
         cv2.boxFilter(values, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
@@ -230,24 +230,24 @@ def _outline(own: np.ndarray, slide: Slide, stride: int) -> list[list[list[int]]
     outlines = []
     for ring in sorted(rings, key=cv2.contourArea, reverse=True):
         cells = np.rint(ring[:, 0].astype("float64") / 4) - 1  # from pixels of the enlarged grid to edges of cells
-        corners = cells[(cells != np.roll(cells, 1, axis=0)).any(axis=1)]  # neighbours of a cut corner fall together
+        corners = cells[(cells != np.roll(cells, 1, axis=0)).any(axis=1)]  # neighbors of a cut corner fall together
         points = np.rint((corners * stride + start) * slide.scale).astype(int).tolist()
         outlines.append([*points, points[0]])
     return outlines
 
 
 def write_pyramid(heat: np.ndarray, stride: int, size: tuple[int, int], path: Path) -> None:
-    """Writes the heatmap as a tiled TIFF of several levels, from corner to corner of the slide, with its micrometres a pixel.
+    """Writes the heatmap as a tiled TIFF of several levels, from corner to corner of the slide, with its micrometers a pixel.
 
     Args:
-        heat: float (rows, columns), coloured; NaN, where no tile is, and what lies beside the grid are white.
+        heat: float (rows, columns), colored; NaN, where no tile is, and what lies beside the grid are white.
         stride: patch pixels between tiles.
         size: width and height of the slide, in patch pixels.
         path: the TIFF.
     """
-    colours = (matplotlib.colormaps["inferno"](np.nan_to_num(heat))[..., :3] * 255).round().astype("uint8")
-    colours[np.isnan(heat)] = 255
-    microns, cells = stride * MICRONS_PER_PIXEL / CELL, colours.repeat(CELL, 0).repeat(CELL, 1)
+    colors = (matplotlib.colormaps["inferno"](np.nan_to_num(heat))[..., :3] * 255).round().astype("uint8")
+    colors[np.isnan(heat)] = 255
+    microns, cells = stride * MICRONS_PER_PIXEL / CELL, colors.repeat(CELL, 0).repeat(CELL, 1)
     width, height = (round(side * CELL / stride) for side in size)
     level = np.full((height, width, 3), 255, "uint8")
     start = round((TILE - stride) / 2 * CELL / stride)  # as in `extent_of`; below 0 where tiles stand apart
@@ -311,7 +311,7 @@ def score_slides(
         stride, views, microns_per_pixel, progress: as in `score_slide`.
 
     Returns:
-        One row a slide: `slide`, `tiles`, `score`, `tumour_share`, `error` (empty when fine). `OUT/slides.csv` holds them
+        One row a slide: `slide`, `tiles`, `score`, `tumor_share`, `error` (empty when fine). `OUT/slides.csv` holds them
         and the rows of other slides that stood there, by name.
 
     Raises:
@@ -360,13 +360,13 @@ def _score_row(run: Run, out: Path, score: Callable, path: Path) -> dict:
     row = UNSCORED | {"slide": path.name}
     try:
         numbers = score(run, path, out / path.stem)
-        return row | {key: numbers[key] for key in ("tiles", "score", "tumour_share")}
+        return row | {key: numbers[key] for key in ("tiles", "score", "tumor_share")}
     except (InputError, OSError) as error:
         return row | {"error": " ".join(str(error).split())}
 
 
 def _describe_row(row: dict) -> str:
-    return f"score {row['score']:.3f}, {row['tiles']:,} tiles, {row['tumour_share']:.1%} of them tumour"
+    return f"score {row['score']:.3f}, {row['tiles']:,} tiles, {row['tumor_share']:.1%} of them tumor"
 
 
 def read_labels(file: Path) -> pd.Series:

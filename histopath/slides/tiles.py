@@ -1,7 +1,7 @@
 """Whole slides at the resolution of PCam. In: a file that OpenSlide reads. Out: where tissue is, a plan of tiles, the tiles.
 
 Lengths are named by what they count: `base` pixels are those of the slide's finest level, `patch` pixels those of PCam, 0.972
-micrometres wide.
+micrometers wide.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ from histopath.config import MICRONS_PER_PIXEL
 from histopath.files import InputError
 
 TILE = 96  # patch pixels
-OVERVIEW = (2.0, 16.0)  # bounds of the micrometres a pixel of the overview in which tissue is looked for
+OVERVIEW = (2.0, 16.0)  # bounds of the micrometers a pixel of the overview in which tissue is looked for
 OVERVIEW_SIDE = 1024  # pixels along the longer side of the overview, within these bounds
 BLOCK = 2048  # pixels of a level that are read at once for the overview, so that memory stays bounded
-POSSIBLE = (0.05, 20.0)  # bounds of a slide's micrometres a pixel; beyond them stands what a drawing program wrote
+POSSIBLE = (0.05, 20.0)  # bounds of a slide's micrometers a pixel; beyond them stands what a drawing program wrote
 COARSEST = 1.3  # how much coarser than PCam's a slide's finest level may be
 SATURATION = (0.04, 0.15)  # bounds of Otsu's threshold: glass is never tissue, pale tissue always is
 SLIDE_FILES = (".svs", ".ndpi", ".tif", ".tiff", ".mrxs", ".scn", ".vms", ".svslide", ".bif")
@@ -73,15 +73,15 @@ def open_slide(path: Path, microns_per_pixel: float | None = None) -> Slide:
         reason = " ".join(str(error).split()) or "an unknown format"
         raise InputError(f"{path} is not a slide that OpenSlide reads ({reason}); copy it again, or convert it.") from None
     if microns_per_pixel is not None and not POSSIBLE[0] <= microns_per_pixel <= POSSIBLE[1]:
-        raise InputError(f"No slide has {microns_per_pixel} micrometres a pixel; give --microns-per-pixel, often 0.25 or 0.5.")
+        raise InputError(f"No slide has {microns_per_pixel} micrometers a pixel; give --microns-per-pixel, often 0.25 or 0.5.")
     found = float(handle.properties.get(openslide.PROPERTY_NAME_MPP_X) or 0)
     if not POSSIBLE[0] <= found <= POSSIBLE[1]:
         found = microns_per_pixel
     if found is None:
-        raise InputError(f"{path} does not say how many micrometres a pixel is; give --microns-per-pixel, often 0.25 or 0.5.")
+        raise InputError(f"{path} does not say how many micrometers a pixel is; give --microns-per-pixel, often 0.25 or 0.5.")
     if found > COARSEST * MICRONS_PER_PIXEL:
         raise InputError(
-            f"{path} has {found:.2f} micrometres a pixel, and the networks here need {MICRONS_PER_PIXEL} or finer; "
+            f"{path} has {found:.2f} micrometers a pixel, and the networks here need {MICRONS_PER_PIXEL} or finer; "
             "scan it at 10x or more."
         )
     return Slide(path, handle, found)
@@ -136,7 +136,7 @@ def read_overview(slide: Slide) -> np.ndarray:
 def find_tissue(overview: np.ndarray) -> np.ndarray:
     """Says where tissue is: bool (H, W) of an overview uint8 (H, W, 3).
 
-    Tissue has colour and glass has none: Otsu's threshold (1979) of the saturation, smoothed, within bounds. What is black
+    Tissue has color and glass has none: Otsu's threshold (1979) of the saturation, smoothed, within bounds. What is black
     (folds, the slide's edge) is none.
     """
     smooth = cv2.GaussianBlur(overview, (0, 0), 2.0).astype("float32")
@@ -147,12 +147,12 @@ def find_tissue(overview: np.ndarray) -> np.ndarray:
 
 
 def plan_tiles(slide: Slide, tissue: np.ndarray, stride: int) -> np.ndarray:
-    """Lists the tiles whose centre, 32×32 patch pixels, is tissue for at least a quarter.
+    """Lists the tiles whose center, 32×32 patch pixels, is tissue for at least a quarter.
 
     Args:
         slide: an open slide.
         tissue: bool (H, W) over the whole slide, at any resolution.
-        stride: patch pixels between neighbouring tiles.
+        stride: patch pixels between neighboring tiles.
 
     Returns:
         int32 (N, 2): row and column of each tile in the grid; a tile's upper left corner is `stride` times that, in patch

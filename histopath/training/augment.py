@@ -8,15 +8,15 @@ import numpy as np
 from histopath.config import Config
 from histopath.models.backend import keras, ops
 
-# Optical densities of haematoxylin, eosin and DAB in red, green and blue (Ruifrok and Johnston 2001), rows of unit length.
+# Optical densities of hematoxylin, eosin and DAB in red, green and blue (Ruifrok and Johnston 2001), rows of unit length.
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], "float32")
 
 
 class Augmentation(keras.layers.Layer):
     """Base of the random layers: works in float, gives back the type it was given, does nothing outside training."""
 
-    def __init__(self, seed: int = 0, **how):
-        super().__init__(**how)
+    def __init__(self, seed: int = 0, **kwargs):
+        super().__init__(**kwargs)
         self.seed = seed
         self.random = keras.random.SeedGenerator(seed)
 
@@ -50,10 +50,10 @@ class RandomDihedral(Augmentation):
 
 
 class RandomShift(Augmentation):
-    """Moves each patch by up to `pixels` along either axis; the edge is filled by reflection, the centre stays central."""
+    """Moves each patch by up to `pixels` along either axis; the edge is filled by reflection, the center stays central."""
 
-    def __init__(self, pixels: int = 4, **how):
-        super().__init__(**how)
+    def __init__(self, pixels: int = 4, **kwargs):
+        super().__init__(**kwargs)
         self.pixels = pixels
 
     def vary(self, images):
@@ -69,13 +69,13 @@ class RandomShift(Augmentation):
 
 
 class RandomStain(Augmentation):
-    """Scales the haematoxylin, eosin and residual density of each patch by 1 ± `strength` (after Tellez et al. 2018).
+    """Scales the hematoxylin, eosin and residual density of each patch by 1 ± `strength` (after Tellez et al. 2018).
 
     Densities are only scaled, so white, which has none, stays white.
     """
 
-    def __init__(self, strength: float = 0.2, **how):
-        super().__init__(**how)
+    def __init__(self, strength: float = 0.2, **kwargs):
+        super().__init__(**kwargs)
         self.strength = strength
 
     def vary(self, images):
@@ -92,16 +92,16 @@ class RandomStain(Augmentation):
 class RandomLight(Augmentation):
     """Multiplies each patch by 1 ± `strength`, and each of its channels by 1 ± a quarter of that: another lamp or exposure."""
 
-    def __init__(self, strength: float = 0.2, **how):
-        super().__init__(**how)
+    def __init__(self, strength: float = 0.2, **kwargs):
+        super().__init__(**kwargs)
         self.strength = strength
 
     def vary(self, images):
         """Scales the intensities of each patch and of its channels."""
         count = ops.shape(images)[0]
         light = self.uniform((count, 1, 1, 1), 1 - self.strength, 1 + self.strength)
-        colour = self.uniform((count, 1, 1, 3), 1 - self.strength / 4, 1 + self.strength / 4)
-        return ops.clip(ops.cast(images, "float32") * light * colour, 0, 255)
+        color = self.uniform((count, 1, 1, 3), 1 - self.strength / 4, 1 + self.strength / 4)
+        return ops.clip(ops.cast(images, "float32") * light * color, 0, 255)
 
 
 class RandomFocus(Augmentation):
@@ -112,8 +112,8 @@ class RandomFocus(Augmentation):
 
     sigma, reach = 1.5, 4  # pixels
 
-    def __init__(self, strength: float = 1.0, **how):
-        super().__init__(**how)
+    def __init__(self, strength: float = 1.0, **kwargs):
+        super().__init__(**kwargs)
         self.strength = strength
         line = np.exp(-0.5 * (np.arange(-self.reach, self.reach + 1) / self.sigma) ** 2)
         self.line = (line / line.sum()).astype("float32")
@@ -133,8 +133,8 @@ class RandomFocus(Augmentation):
 class ClassicAugmentation(Augmentation):
     """System 1's `ImageDataGenerator`: flips, any rotation, zoom 0.6-1.4, shifts of 30 %, shear; nearest fill.
 
-    One affine map a patch, composed as Keras 2 composed it (rotation, shift, shear, zoom about the centre). Its shear of
-    0.3 is degrees and its channel shift of 0.3 is under one grey level, so the last is left out. Kept for comparison.
+    One affine map a patch, composed as Keras 2 composed it (rotation, shift, shear, zoom about the center). Its shear of
+    0.3 is degrees and its channel shift of 0.3 is under one gray level, so the last is left out. Kept for comparison.
     """
 
     zoom, shift, shear = (0.6, 1.4), 0.3, math.radians(0.3)

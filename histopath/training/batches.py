@@ -64,9 +64,9 @@ class Batches(keras.utils.PyDataset):
 class ResidentPatches(keras.layers.Layer):
     """Patches on the device: row numbers int32 (N,) in, uint8 patches (N, H, W, 3) out. Trained with, never saved."""
 
-    def __init__(self, images, **how):
+    def __init__(self, images, **kwargs):
         """Copies `images`, uint8 (M, H, W, 3), to the device as one variable that is not trained."""
-        super().__init__(trainable=False, dtype="uint8", **how)
+        super().__init__(trainable=False, dtype="uint8", **kwargs)
         self.images = self.add_weight(
             shape=images.shape,
             initializer=lambda shape, dtype=None: ops.convert_to_tensor(images),

@@ -55,7 +55,7 @@ def train(patches: PatchSet, config: Config, folder: Path, log: Callable[[str], 
     (`backend.join_processes`) share every batch and do the rest alike; only process 0 writes to the folder.
 
     Args:
-        patches: labelled patches.
+        patches: labeled patches.
         config: all settings.
         folder: the run folder to write.
         log: takes one line an epoch, and one every half minute within a long one.

@@ -150,7 +150,7 @@ def _replica_context():
 
 
 def _group(sizes: list[int]) -> list[list[int]]:
-    """Neighbouring variables, together at most `GROUP` numbers or one variable alone."""
+    """Neighboring variables, together at most `GROUP` numbers or one variable alone."""
     groups, total = [[]], 0
     for number, size in enumerate(sizes):
         if groups[-1] and total + size > GROUP:
@@ -172,14 +172,14 @@ def _part(vector, variables):
 
 
 def norm_layers(network: keras.Model) -> list[keras.layers.Layer]:
-    """Returns all trainable batch-normalisation layers of a network, those inside its backbones included."""
+    """Returns all trainable batch-normalization layers of a network, those inside its backbones included."""
     nested = [layer for layer in network.layers if isinstance(layer, keras.Model)]
     own = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
     return own + [layer for model in nested for layer in norm_layers(model)]
 
 
 def reestimate_norm(network: keras.Model, batches: list[np.ndarray]) -> None:
-    """Gives every trainable batch-normalisation layer the mean and variance of `batches` under the present weights.
+    """Gives every trainable batch-normalization layer the mean and variance of `batches` under the present weights.
 
     Running statistics with momentum 0.99 (Xception) or 0.9997 (NASNet) are still near their start after a short training,
     and they follow the live weights, not the averaged ones. Wu and Johnson 2021 (arXiv:2105.07576), "precise" statistics:

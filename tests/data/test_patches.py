@@ -182,7 +182,7 @@ def test_hashes_and_fingerprint_are_those_that_runs_recorded(tmp_path):
         write_image(tmp_path / "d" / str(row) / f"p{row}.png", patch)
     patches = pack(tmp_path / "d", tmp_path / "cache")
     assert patches.fingerprint == "74f9cc402a60f530"
-    assert patches.table["look"].tolist() == [9071505154726966501, 2214943863050603159]
+    assert patches.table["perceptual_hash"].tolist() == [9071505154726966501, 2214943863050603159]
     assert patches.table["pixel_hash"].tolist() == [hashlib.sha1(patch).hexdigest() for patch in pixels]
 
 

@@ -20,7 +20,7 @@ def table(count=400, slides=20, seed=0, part="train"):
             "slide": [f"s{i % slides}" if slides else "" for i in range(count)],
             "part": part,
             "pixel_hash": [f"h{i}" for i in range(count)],
-            "look": np.uint64(0),
+            "perceptual_hash": np.uint64(0),
         }
     )
 
@@ -42,7 +42,7 @@ def test_copies_stay_together_also_across_slides():
     splits = split_patches(patches)
     assert (splits.groupby("pixel_hash")["split"].nunique() == 1).all()
     by_slide = table()
-    by_slide["pixel_hash"] = [f"h{i // 2}" for i in range(400)]  # copies in neighbouring slides
+    by_slide["pixel_hash"] = [f"h{i // 2}" for i in range(400)]  # copies in neighboring slides
     splits = split_patches(by_slide)
     assert (splits.groupby("pixel_hash")["split"].nunique() == 1).all()
     assert (splits.groupby("slide")["split"].nunique() == 1).all()
@@ -53,10 +53,10 @@ def test_patches_that_look_the_same_stay_together():
     looks = rng.integers(1, 2**63, 200, dtype="uint64")
     for slides in (0, 20):
         patches = table(slides=slides)
-        patches["look"] = np.concatenate([looks, looks ^ np.uint64(5)])  # every patch again, two bits changed
+        patches["perceptual_hash"] = np.concatenate([looks, looks ^ np.uint64(5)])  # every patch again, two bits changed
         splits = split_patches(patches)
         halves = splits.assign(pair=splits["row"] % 200).groupby("pair")["split"].nunique()
-        assert (halves == 1).all() and splits["twins"].nunique() == len(halves)
+        assert (halves == 1).all() and splits["duplicate_group"].nunique() == len(halves)
 
 
 def test_the_same_seed_gives_the_same_splits_and_another_seed_others():
@@ -116,7 +116,7 @@ def test_many_classes_are_divided_alike_and_a_rare_one_is_named():
     shares = splits.groupby("split")["label"].value_counts(normalize=True)
     assert shares.min() > 0.09 and shares.max() < 0.13
     assert list(check_splits(splits)["classes"]) == [9, 9, 9]
-    with pytest.raises(ValueError, match="^The class kidney has 2 different labelled patches[^\n]*remove the class.$"):
+    with pytest.raises(ValueError, match="^The class kidney has 2 different labeled patches[^\n]*remove the class.$"):
         split_patches(patches.iloc[:20], class_names=["brain"] * 2 + ["kidney"] * 7)
 
 
@@ -131,7 +131,7 @@ def test_a_random_split_leaks_slides_and_a_split_by_slide_does_not():
     [
         (lambda t: t.assign(label=-1), "No patch has a label"),
         (lambda t: t.assign(label=1), "are of class 1"),
-        (lambda t: t.assign(label=np.where(np.arange(400) == 7, 2, t["label"])), "The class 2 has 1 different labelled patches"),
+        (lambda t: t.assign(label=np.where(np.arange(400) == 7, 2, t["label"])), "The class 2 has 1 different labeled patches"),
         (lambda t: t.assign(slide=np.where(np.arange(400) % 2, "a", "b")), "2 slides are too few"),
     ],
 )

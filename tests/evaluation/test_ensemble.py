@@ -9,13 +9,13 @@ import pytest
 
 from histopath.config import get_config
 from histopath.evaluation.evaluate import (
-    BOX,
     MEAN,
     OWN,
+    PRETRAINED,
     RANK,
     ensemble_table,
-    join_box,
     join_members,
+    join_pretrained,
     score_ensemble,
     unseen_by_all,
 )
@@ -71,15 +71,17 @@ def test_only_what_no_member_learned_from_is_scored(run, second, small, tmp_path
 
 
 def test_nothing_is_scored_without_labels(run, second, small, tmp_path):
-    unlabelled = dataclasses.replace(small, table=small.table.assign(label=-1))
-    assert (
-        score_ensemble([run, second], unlabelled, ensemble_table([run, second], unlabelled, tmp_path / "e.csv", views=1)) is None
-    )
+    unlabeled = dataclasses.replace(small, table=small.table.assign(label=-1))
+    assert score_ensemble([run, second], unlabeled, ensemble_table([run, second], unlabeled, tmp_path / "e.csv", views=1)) is None
 
 
 def test_other_data_is_scored_whole(run, second, small, tmp_path):
     count = len(small.table)
-    new = {"slide": "", "pixel_hash": [f"n{i}" for i in range(count)], "look": np.arange(count, dtype="uint64") * 99991 + 7}
+    new = {
+        "slide": "",
+        "pixel_hash": [f"n{i}" for i in range(count)],
+        "perceptual_hash": np.arange(count, dtype="uint64") * 99991 + 7,
+    }
     flipped = dataclasses.replace(small, images=np.ascontiguousarray(255 - small.images), table=small.table.assign(**new))
     scores = score_ensemble([run, second], flipped, ensemble_table([run, second], flipped, tmp_path / "e.csv", views=1))
     assert (scores["patches"] == len(small.table)).all()
@@ -89,10 +91,10 @@ def test_other_data_is_scored_whole(run, second, small, tmp_path):
 def test_the_network_in_the_box_joins_a_run_on_its_holdout(run, small):
     rows = run.rows("holdout")
     p = predict(run.network, small.images, rows["row"])
-    kept, members = join_box(run, small, rows, p)
-    assert kept.all() and list(members) == [OWN, BOX, MEAN, RANK]
+    kept, members = join_pretrained(run, small, rows, p)
+    assert kept.all() and list(members) == [OWN, PRETRAINED, MEAN, RANK]
     np.testing.assert_array_equal(members[OWN], p)
-    np.testing.assert_allclose(members[MEAN], (p + members[BOX]) / 2, atol=1e-6)
+    np.testing.assert_allclose(members[MEAN], (p + members[PRETRAINED]) / 2, atol=1e-6)
 
 
 def test_a_run_stays_alone_where_the_box_cannot_answer_or_learned_from_all(run, small):
@@ -102,7 +104,7 @@ def test_a_run_stays_alone_where_the_box_cannot_answer_or_learned_from_all(run, 
     known = np.resize(open_run(FOLDER).splits.query("split == 'train'")["pixel_hash"], len(small.table))
     learned = dataclasses.replace(small, table=small.table.assign(pixel_hash=known))
     for patches in (smaller, learned):
-        kept, members = join_box(run, patches, rows, p)
+        kept, members = join_pretrained(run, patches, rows, p)
         assert kept.all() and list(members) == [OWN] and (members[OWN] == p).all()
 
 

@@ -18,7 +18,7 @@ def table(count=300, slides=15, part="train"):
     rng = np.random.default_rng(0)
     looks = rng.integers(1, 2**63, count, dtype="uint64")
     looks[1::10] = looks[::10]  # twins
-    columns = {"id": [f"p{i}" for i in range(count)], "label": rng.integers(0, 2, count), "part": part, "look": looks}
+    columns = {"id": [f"p{i}" for i in range(count)], "label": rng.integers(0, 2, count), "part": part, "perceptual_hash": looks}
     names = [f"s{i % slides}" if slides else "" for i in range(count)]
     return pd.DataFrame(columns | {"slide": names, "pixel_hash": [f"h{i}" for i in range(count)]})
 

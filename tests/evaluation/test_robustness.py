@@ -24,7 +24,7 @@ def test_white_stays_white_where_there_is_no_stain():
     assert (SHIFTS["stain"](white, 4) == white).all()
 
 
-def test_more_haematoxylin_and_less_eosin():
+def test_more_hematoxylin_and_less_eosin():
     unstained = np.full((1, 4, 4, 3), 255.0)
     blue, pink = unstained * np.exp(-np.array([0.65, 0.70, 0.29])), unstained * np.exp(-np.array([0.07, 0.99, 0.11]))
     before = [one.astype("uint8") for one in (blue, pink)]

@@ -125,26 +125,26 @@ def test_worst_mistakes_come_most_confident_first_and_hold_no_correct_patch():
 
 
 @pytest.mark.parametrize("batch", [1, 7, 4096])
-def test_mean_colour_is_exact_for_any_batch(batch):
+def test_mean_color_is_exact_for_any_batch(batch):
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     rows = np.array([3, 3, 19, 0, 11])
-    colours = binary.mean_colour(images, rows, batch)
-    assert colours.dtype == np.float32
-    assert np.allclose(colours, images[rows].mean(axis=(1, 2)), atol=1e-4)
+    colors = binary.mean_color(images, rows, batch)
+    assert colors.dtype == np.float32
+    assert np.allclose(colors, images[rows].mean(axis=(1, 2)), atol=1e-4)
 
 
-def test_colour_baseline_learns_a_colour_and_nothing_from_the_scored_labels():
+def test_color_baseline_learns_a_color_and_nothing_from_the_scored_labels():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 200)
     images = rng.integers(100, 140, (200, 8, 8, 3), dtype=np.uint8)
     images[labels == 1, ..., 0] += 20
     fit, score = np.arange(150), np.arange(150, 200)
-    probabilities = binary.mean_colour_baseline(images, labels, fit, score)
+    probabilities = binary.mean_color_baseline(images, labels, fit, score)
     assert binary.auc(labels[score], probabilities) > 0.99
     hidden = np.where(np.arange(200) < 150, labels, -1)
-    assert np.array_equal(probabilities, binary.mean_colour_baseline(images, hidden, fit, score))
+    assert np.array_equal(probabilities, binary.mean_color_baseline(images, hidden, fit, score))
 
 
-def test_colour_baseline_needs_both_classes_to_fit():
+def test_color_baseline_needs_both_classes_to_fit():
     with pytest.raises(ValueError, match="class 1 is missing"):
-        binary.mean_colour_baseline(np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, int), np.arange(3), [3])
+        binary.mean_color_baseline(np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, int), np.arange(3), [3])

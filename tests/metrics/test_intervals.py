@@ -104,9 +104,9 @@ def scores(count=400, seed=0, shift=1.2, ties=False):
 @pytest.mark.parametrize("ties", [False, True])
 def test_delong_is_the_formula_of_its_paper(ties):
     labels, p = scores(ties=ties)
-    tumour, healthy = p[labels == 1], p[labels == 0]
-    wins = (tumour[:, None] > healthy) + 0.5 * (tumour[:, None] == healthy)
-    variance = wins.mean(1).var(ddof=1) / len(tumour) + wins.mean(0).var(ddof=1) / len(healthy)
+    tumor, healthy = p[labels == 1], p[labels == 0]
+    wins = (tumor[:, None] > healthy) + 0.5 * (tumor[:, None] == healthy)
+    variance = wins.mean(1).var(ddof=1) / len(tumor) + wins.mean(0).var(ddof=1) / len(healthy)
     half = norm.ppf(0.975) * variance**0.5
     auc = roc_auc_score(labels, p)
     assert delong_interval(labels, p) == pytest.approx((auc - half, auc + half), abs=1e-12)

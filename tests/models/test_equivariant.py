@@ -64,7 +64,7 @@ def test_a_saved_layer_is_the_same_layer(layers, tmp_path):
     assert network.count_params() == 16 * 3 * 4 + 4 * 4 + 9 * 8 * 4 * 5
 
 
-def test_normalisation_is_that_of_keras_over_all_orientations_of_a_channel():
+def test_normalization_is_that_of_keras_over_all_orientations_of_a_channel():
     x = np.random.default_rng(2).normal(3, 2, size=(6, 5, 5, ORIENTATIONS * 4)).astype("float32")
     ours, theirs = OrientedNormalization(momentum=0.7), keras.layers.BatchNormalization(momentum=0.7)
     for training in (True, True, False):

@@ -9,7 +9,7 @@ from histopath.models.registry import build_model
 
 
 def corner_network():
-    """Tumour is where it is bright: one convolution that passes brightness on, pooled, into a positive weight."""
+    """Tumor is where it is bright: one convolution that passes brightness on, pooled, into a positive weight."""
     inputs = keras.Input((96, 96, 3), dtype="uint8")
     x = keras.layers.Rescaling(1 / 255)(inputs)
     x = keras.layers.AveragePooling2D(32)(x)

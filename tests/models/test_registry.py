@@ -131,7 +131,7 @@ def test_frozen_backbones_keep_weights_and_statistics_and_freed_ones_learn(pixel
         assert same == [frozen] * len(sizes)
 
 
-def test_batch_normalisation_is_found_inside_the_backbones_and_not_when_frozen():
+def test_batch_normalization_is_found_inside_the_backbones_and_not_when_frozen():
     layers = norm_layers(network("mobilenet"))
     assert len(layers) == 27 and all(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
     built = build_model("compact")

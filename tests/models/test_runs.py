@@ -69,7 +69,7 @@ def other_data(run, small, **columns):
     table = small.table.copy()
     fresh = table.index[~table["id"].isin(seen)]
     table.loc[fresh, "pixel_hash"] = [f"other {i}" for i in fresh]
-    table["look"] = np.uint64(0)
+    table["perceptual_hash"] = np.uint64(0)
     return seen, dataclasses.replace(small, table=table.assign(**columns), fingerprint="other")
 
 
@@ -90,9 +90,11 @@ def test_new_patches_of_slides_it_learned_from_are_left_out_too(run, small):
 
 def test_what_looks_like_a_patch_it_learned_from_is_left_out(run, small):
     seen, other = other_data(run, small, slide="")
-    table = other.table.assign(look=small.table["look"], pixel_hash=[f"saved again {i}" for i in range(len(small))])
+    table = other.table.assign(
+        perceptual_hash=small.table["perceptual_hash"], pixel_hash=[f"saved again {i}" for i in range(len(small))]
+    )
     rows, _ = scored_rows(run, dataclasses.replace(other, table=table))
-    learned = run.splits[(run.splits["split"] != "holdout") & (run.splits["look"] > 0)]
+    learned = run.splits[(run.splits["split"] != "holdout") & (run.splits["perceptual_hash"] > 0)]
     assert not set(rows["id"]) & set(learned["id"]) and len(rows) >= len(run.rows("holdout"))
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from histopath.metrics import binary, intervals
 from histopath.plots import charts
-from histopath.plots.style import COLOURS, legend_columns
+from histopath.plots.style import COLORS, legend_columns
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 2, 300)
@@ -51,14 +51,14 @@ SLIDES = np.array([f"slide_{number:02d}" for number in RNG.integers(0, 16, 300)]
 # name → (a function that draws, the labels of the x and y axis of its first panel)
 DRAWN = {
     "class_balance": (lambda: charts.class_balance(COUNTS), "patches", ""),
-    "colour_histograms": (
-        lambda: charts.colour_histograms({"mean red": PROBABILITIES, "mean blue": PROBABILITIES}, LABELS, CLASSES),
+    "color_histograms": (
+        lambda: charts.color_histograms({"mean red": PROBABILITIES, "mean blue": PROBABILITIES}, LABELS, CLASSES),
         "mean red",
         "share of the class",
     ),
     "stain_scatter": (
         lambda: charts.stain_scatter(PROBABILITIES, PROBABILITIES, LABELS, CLASSES, SLIDES),
-        "mean haematoxylin (optical density)",
+        "mean hematoxylin (optical density)",
         "mean eosin (optical density)",
     ),
     "leak_chart": (
@@ -66,7 +66,7 @@ DRAWN = {
         "slides with patches on both sides of the split",
         "",
     ),
-    "centre_shift": (charts.centre_shift, "shift (pixels)", "labelled centre left"),
+    "center_shift": (charts.center_shift, "shift (pixels)", "labeled center left"),
     "loss_curves": (lambda: charts.loss_curves(HISTORY), "epoch", "binary cross-entropy"),
     "validation_curves": (lambda: charts.validation_curves(HISTORY), "epoch", "accuracy"),
     "rate_curve": (lambda: charts.rate_curve(HISTORY), "epoch", "learning rate"),
@@ -153,7 +153,7 @@ def test_bars_have_the_lengths_and_numbers_of_the_counts():
 
 def test_shares_of_a_class_add_up_to_one():
     values = {"mean red": PROBABILITIES}
-    stairs = charts.colour_histograms(values, LABELS, CLASSES).axes[0].findobj(matplotlib.patches.StepPatch)
+    stairs = charts.color_histograms(values, LABELS, CLASSES).axes[0].findobj(matplotlib.patches.StepPatch)
     assert len(stairs) == 4
     assert [step.get_data().values.sum() for step in stairs] == pytest.approx([1] * 4)
 
@@ -200,10 +200,10 @@ def test_the_leak_chart_of_unknown_slides_is_empty():
     assert isinstance(charts.leak_chart({"random split": (0, 0), "split by slide": (0, 0)}), Figure)
 
 
-def test_nine_classes_have_nine_colours():
-    assert len(set(COLOURS)) == len(COLOURS) == len(ORGANS)
-    colours = [bar.get_facecolor() for bar in charts.class_balance(ORGAN_COUNTS).axes[0].patches]
-    assert len(set(colours)) == 9
+def test_nine_classes_have_nine_colors():
+    assert len(set(COLORS)) == len(COLORS) == len(ORGANS)
+    colors = [bar.get_facecolor() for bar in charts.class_balance(ORGAN_COUNTS).axes[0].patches]
+    assert len(set(colors)) == 9
 
 
 @pytest.mark.parametrize("names", [ORGANS, LONG])
@@ -216,7 +216,7 @@ def test_texts_of_nine_classes_stay_inside_the_figure(names):
         charts.confusion_plot(matrix, names),
         charts.roc_curves(rocs),
         charts.roc_curves({text.replace("0.97,", "0.97 (0.96-0.98),"): curve for text, curve in rocs.items()}),
-        charts.colour_histograms({"mean red": PROBABILITIES}, LABELS, names),
+        charts.color_histograms({"mean red": PROBABILITIES}, LABELS, names),
         charts.task_history(dict.fromkeys(names, HISTORY)),
         charts.interval_dots({f"{name}_mobilenetv2": (0.9, 0.85, 0.95) for name in names}),
     ):
@@ -242,7 +242,7 @@ def test_sizes_of_many_classes_share_one_scale_and_two_columns_do_not():
     assert len({axes.get_xlim() for axes in charts.split_bars(SPLITS).axes}) == 2
 
 
-def test_nine_roc_curves_differ_in_colour_and_stay_clear_of_their_legend():
+def test_nine_roc_curves_differ_in_color_and_stay_clear_of_their_legend():
     figure = charts.roc_curves(ORGAN_ROCS)
     axes, (legend,) = figure.axes[0], [figure.axes[0].get_legend()]
     figure.draw_without_rendering()
@@ -257,7 +257,7 @@ def test_nine_roc_curves_differ_in_colour_and_stay_clear_of_their_legend():
 
 def test_up_to_three_roc_curves_are_drawn_as_ever():
     three = charts.roc_curves(dict(list(ORGAN_ROCS.items())[:3])).axes[0]
-    assert [line.get_color() for line in three.lines[1:]] == [COLOURS[1], COLOURS[0], COLOURS[2]]
+    assert [line.get_color() for line in three.lines[1:]] == [COLORS[1], COLORS[0], COLORS[2]]
     assert [line.get_linestyle() for line in three.lines[1:]] == ["-", "--", "--"]
 
 
@@ -274,10 +274,10 @@ def test_counts_of_many_classes_fit_into_their_cells_and_empty_cells_have_no_sha
     assert len(axes.texts) == 2 * classes**2 - 1
 
 
-def test_trainings_have_a_colour_each_train_is_dashed_and_val_solid():
+def test_trainings_have_a_color_each_train_is_dashed_and_val_solid():
     figure = charts.task_history({"organ": HISTORY, "malignancy": HISTORY.drop(columns="val_loss")})
     drawn = [[(line.get_color(), line.get_linestyle()) for line in axes.lines] for axes in figure.axes]
-    organ, malignancy = COLOURS[0], COLOURS[1]
+    organ, malignancy = COLORS[0], COLORS[1]
     assert drawn[0] == [(organ, "--"), (organ, "-"), (malignancy, "--")]
     assert drawn[1] == [(organ, "--"), (organ, "-"), (malignancy, "--"), (malignancy, "-")]
     assert drawn[2] == [(organ, "-"), (malignancy, "-")]

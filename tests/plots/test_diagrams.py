@@ -24,13 +24,13 @@ def chain(rows):
     return [[(f"convolution {number}", "112×112×38, 13,034 parameters")] for number in range(rows)]
 
 
-def test_centre_shift_says_what_is_left_of_the_centre():
+def test_center_shift_says_what_is_left_of_the_center():
     # 4 of 32 pixels leave 28/32 = 88 % along one side and 77 % along both; 28.8 of 32 leave 10 % and 1 %.
-    text = " ".join(words(diagrams.centre_shift()))
+    text = " ".join(words(diagrams.center_shift()))
     assert "88% and 77% left" in text and "10% and 1% left" in text
-    along, across = diagrams.centre_shift().axes[0].lines[:2]
+    along, across = diagrams.center_shift().axes[0].lines[:2]
     assert (along.get_ydata()[16], across.get_ydata()[16]) == (0.5, 0.25)
-    assert "75% and 56% left" in " ".join(words(diagrams.centre_shift(ours=8)))
+    assert "75% and 56% left" in " ".join(words(diagrams.center_shift(ours=8)))
 
 
 def test_model_plot_joins_branches_box_by_box_and_forks_elsewhere():
@@ -40,7 +40,7 @@ def test_model_plot_joins_branches_box_by_box_and_forks_elsewhere():
 
 
 def test_charts_and_diagrams_come_from_one_place():
-    assert charts.model_plot is diagrams.model_plot and charts.centre_shift is diagrams.centre_shift
+    assert charts.model_plot is diagrams.model_plot and charts.center_shift is diagrams.center_shift
 
 
 def test_ten_rows_stand_in_one_column():

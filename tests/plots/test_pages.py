@@ -1,4 +1,4 @@
-"""Pages show every patch once, in order, one to one, with its centre and its name."""
+"""Pages show every patch once, in order, one to one, with its center and its name."""
 
 import matplotlib
 import numpy as np
@@ -82,7 +82,7 @@ def test_many_large_patches_shrink_to_the_width_of_the_page():
     assert figure.get_size_inches()[0] == pytest.approx(7) and cell_inches(figure)[0] < 0.85
 
 
-def test_every_page_can_leave_the_centre_unframed():
+def test_every_page_can_leave_the_center_unframed():
     for page in (
         pages.mistakes_page(PATCHES[:2], [0, 1], [0.9, 0.1], box=False),
         pages.gradcam_page(PATCHES[:2], DENSITY[:2], box=False),
@@ -98,23 +98,21 @@ def test_batch_says_what_was_predicted_and_what_is_true_in_order():
     assert all(np.array_equal(shown, image) for shown, image in zip(pictures(figure), SLICES, strict=True))
 
 
-def test_mistakes_of_a_batch_differ_in_colour_and_frame():
+def test_mistakes_of_a_batch_differ_in_color_and_frame():
     figure = DRAWN["batch_page"][0]()
     looks = [(axes.texts[0].get_color(), axes.spines["left"].get_linewidth()) for axes in figure.axes]
     right, wrong = looks[0], looks[1]
     assert looks == [right, wrong, right, right] * 4
     assert right[0] != wrong[0] and wrong[1] > 2 * right[1]
-    assert all(
-        axes.spines["top"].get_edgecolor() == to_rgba(colour) for axes, (colour, _) in zip(figure.axes, looks, strict=True)
-    )
+    assert all(axes.spines["top"].get_edgecolor() == to_rgba(color) for axes, (color, _) in zip(figure.axes, looks, strict=True))
 
 
-def test_colours_of_right_and_wrong_survive_the_smallest_palette(tmp_path):
+def test_colors_of_right_and_wrong_survive_the_smallest_palette(tmp_path):
     export(DRAWN["batch_page"][0](), tmp_path / "page.png", limit=1)
     with Image.open(tmp_path / "page.png") as picture:
-        colours = {colour for _, colour in picture.convert("RGB").getcolors()}
-    assert len(colours) <= 40
-    assert {tuple(bytes.fromhex(colour[1:])) for colour in (pages.RIGHT, pages.WRONG, "#ffffff", INK)} <= colours
+        colors = {color for _, color in picture.convert("RGB").getcolors()}
+    assert len(colors) <= 40
+    assert {tuple(bytes.fromhex(color[1:])) for color in (pages.RIGHT, pages.WRONG, "#ffffff", INK)} <= colors
 
 
 @pytest.mark.parametrize("names", [["tumor", "no_tumor"] * 8, ["breast_malignant", "brain_glioma"] * 8], ids=["short", "long"])
@@ -136,7 +134,7 @@ def test_a_batch_with_other_counts_is_refused():
         pages.batch_page(SLICES, TRUTHS, SAID[:3], SHARES)
 
 
-def test_grid_shows_the_patches_in_order_with_the_centre_framed():
+def test_grid_shows_the_patches_in_order_with_the_center_framed():
     figure = pages.patch_grid(PATCHES, columns=5)
     assert all(np.array_equal(shown, patch) for shown, patch in zip(pictures(figure), PATCHES, strict=True))
     (frame,) = (patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle))

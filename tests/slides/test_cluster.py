@@ -67,9 +67,9 @@ def test_a_slide_that_kills_its_workers_stops_no_other(run, slides, tmp_path):
 
     killer = threading.Thread(target=kill_at_work)
     killer.start()
-    how = {"cluster": "1", "stride": 64, "progress": False, "log": lambda line: None}
+    kwargs = {"cluster": "1", "stride": 64, "progress": False, "log": lambda line: None}
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
-        table = score_slides(run, [slides / "a.tif", slides / "broken.tif"], tmp_path / "out", **how).set_index("slide")
+        table = score_slides(run, [slides / "a.tif", slides / "broken.tif"], tmp_path / "out", **kwargs).set_index("slide")
     killer.join()
     assert "1 workers died over it" in table.loc["a.tif", "error"] and "not a slide" in table.loc["broken.tif", "error"]
     assert not (tmp_path / "out" / "a" / "slide.json").exists()

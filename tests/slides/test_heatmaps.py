@@ -49,7 +49,7 @@ def test_every_file_is_there_and_says_the_same(scored, run):
     assert written == {"scores.csv", "regions.geojson", "heatmap.png", "heatmap.tif", "slide.json"}
     scores = pd.read_csv(folder / "scores.csv")
     assert list(scores.columns) == ["x", "y", "side", "probability"] and len(scores) == numbers["tiles"] > 60
-    assert numbers["tumour_share"] == pytest.approx((scores["probability"] >= run.threshold).mean(), abs=0.02)
+    assert numbers["tumor_share"] == pytest.approx((scores["probability"] >= run.threshold).mean(), abs=0.02)
     assert json.loads((folder / "slide.json").read_text()) == numbers
     assert cv2.imread(str(folder / "heatmap.png")).shape[0] > 200
 
@@ -205,7 +205,7 @@ def test_slides_are_ranked_against_their_labels(tmp_path):
     [
         ("name,label\na,0\n", "must be a CSV with the columns slide and label"),
         ("slide,label\na,0\na,0\n", "names a twice"),
-        ("slide,label\na,tumour\n", "gives a the label tumour; labels are 0 and 1"),
+        ("slide,label\na,tumor\n", "gives a the label tumor; labels are 0 and 1"),
         ("slide,label\na,\n", "gives a the label nan"),
         (None, "l.csv must be a CSV"),
     ],

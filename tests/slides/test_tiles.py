@@ -35,8 +35,8 @@ def real(shared):
 
 
 def write_tiff(path, image, microns_per_pixel=None):
-    how = {"resolution": (1e4 / microns_per_pixel,) * 2, "resolutionunit": "CENTIMETER"} if microns_per_pixel else {}
-    tifffile.imwrite(path, image, tile=(256, 256), photometric="rgb", compression="deflate", **how)
+    kwargs = {"resolution": (1e4 / microns_per_pixel,) * 2, "resolutionunit": "CENTIMETER"} if microns_per_pixel else {}
+    tifffile.imwrite(path, image, tile=(256, 256), photometric="rgb", compression="deflate", **kwargs)
     return path
 
 
@@ -63,7 +63,7 @@ def test_the_same_tissue_is_the_same_tile_whatever_the_scanner(drawn, tmp_path, 
     assert right < 14 and beside > 2 * right
 
 
-def test_the_real_slide_is_tiled_in_micrometres(real):
+def test_the_real_slide_is_tiled_in_micrometers(real):
     assert real.microns_per_pixel == 0.499 and real.handle.dimensions == (2220, 2967)
     assert real.size == (int(2220 * 0.499 / 0.972), int(2967 * 0.499 / 0.972))
     tiles = plan_tiles(real, find_tissue(read_overview(real)), 96)
@@ -79,8 +79,8 @@ def test_the_real_slide_is_tiled_in_micrometres(real):
 def test_tissue_is_what_is_drawn_and_glass_is_not(slide, drawn):
     opened = open_slide(slide)
     tissue = find_tissue(read_overview(opened))
-    grey = cv2.resize(drawn[0], tissue.shape[::-1], interpolation=cv2.INTER_AREA).min(axis=2)
-    assert tissue[grey < 120].mean() > 0.97 and tissue[grey > 215].mean() < 0.05
+    gray = cv2.resize(drawn[0], tissue.shape[::-1], interpolation=cv2.INTER_AREA).min(axis=2)
+    assert tissue[gray < 120].mean() > 0.97 and tissue[gray > 215].mean() < 0.05
 
 
 def test_a_slide_without_tissue_has_none(tmp_path):
@@ -121,9 +121,9 @@ def test_beyond_the_edge_is_white(slide):
     [
         (lambda path, slide: path.write_text("no slide"), "is not a slide that OpenSlide reads .*; copy it again, or convert it"),
         (lambda path, slide: path.write_bytes(slide.read_bytes()[:20_000]), "is not a slide that OpenSlide reads|is damaged"),
-        (lambda path, slide: write_tiff(path, np.zeros((300, 300, 3), "uint8")), "does not say how many micrometres"),
-        (lambda path, slide: write_tiff(path, np.zeros((300, 300, 3), "uint8"), 84.7), "does not say how many micrometres"),
-        (lambda path, slide: write_tiff(path, np.zeros((300, 300, 3), "uint8"), 4.0), "4.00 micrometres a pixel, .* 10x or more"),
+        (lambda path, slide: write_tiff(path, np.zeros((300, 300, 3), "uint8")), "does not say how many micrometers"),
+        (lambda path, slide: write_tiff(path, np.zeros((300, 300, 3), "uint8"), 84.7), "does not say how many micrometers"),
+        (lambda path, slide: write_tiff(path, np.zeros((300, 300, 3), "uint8"), 4.0), "4.00 micrometers a pixel, .* 10x or more"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_sentence(slide, tmp_path, write, words):
@@ -161,5 +161,5 @@ def test_what_a_file_says_of_its_resolution_counts_more_than_what_is_given(slide
     silent = write_tiff(tmp_path / "s.tif", np.zeros((300, 300, 3), "uint8"))
     assert open_slide(silent, 0.25).microns_per_pixel == 0.25
     for impossible in (-1, 0.0, 0.04, float("nan"), 300):
-        with pytest.raises(ValueError, match=f"No slide has {impossible} micrometres a pixel"):
+        with pytest.raises(ValueError, match=f"No slide has {impossible} micrometers a pixel"):
             open_slide(silent, impossible)

@@ -47,8 +47,8 @@ def test_processors_without_avx_draw_the_same():
     features = "AVX2 FMA3 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
     plain = os.environ | {"NPY_DISABLE_CPU_FEATURES": features, "PYTHONHASHSEED": "7"}
     command = [sys.executable, "-W", "ignore", "-c", DRAW_SOME]
-    how = {"cwd": Path(drawing.__file__).parents[2], "capture_output": True, "text": True}
-    outputs = [subprocess.run(command, env=env, check=True, **how).stdout for env in (plain, os.environ)]
+    kwargs = {"cwd": Path(drawing.__file__).parents[2], "capture_output": True, "text": True}
+    outputs = [subprocess.run(command, env=env, check=True, **kwargs).stdout for env in (plain, os.environ)]
     assert outputs[0] == outputs[1] and len(set(outputs[0].split())) == 29
 
 

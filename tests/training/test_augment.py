@@ -64,7 +64,7 @@ def test_all_eight_views_are_reached_and_nothing_else(batch):
     assert drawn == views
 
 
-def test_eight_views_keep_the_pixels_of_the_centre(batch):
+def test_eight_views_keep_the_pixels_of_the_center(batch):
     varied = vary(RandomDihedral(seed=3), batch)
     for image, original in zip(varied, batch, strict=True):
         assert sorted(image[32:64, 32:64].ravel()) == sorted(original[32:64, 32:64].ravel())
@@ -88,8 +88,8 @@ def test_a_shift_fills_its_edge_by_reflection(batch):
 
 
 def test_light_scales_whole_patches_within_its_strength():
-    grey = np.full((400, 8, 8, 3), 100, "float32")
-    varied = vary(RandomLight(0.4, seed=6), grey)
+    gray = np.full((400, 8, 8, 3), 100, "float32")
+    varied = vary(RandomLight(0.4, seed=6), gray)
     assert (np.ptp(varied, axis=(1, 2)) < 1e-3).all()
     means = varied.mean(axis=(1, 2, 3)) / 100
     assert 0.54 <= means.min() < 0.7 and 1.3 < means.max() <= 1.54
@@ -116,7 +116,7 @@ def test_stain_jitter_leaves_white_white_and_keeps_the_order_of_brightness():
     assert (np.diff(varied.mean(axis=(1, 3)), axis=1) >= 0).all()
 
 
-def test_stain_jitter_changes_colour_and_moves_no_pixel(batch):
+def test_stain_jitter_changes_color_and_moves_no_pixel(batch):
     varied = vary(RandomStain(0.2, seed=7), batch.astype("float32"))
     density, before = (-np.log((images.reshape(12, -1, 3) + 1) / 256) for images in (varied, batch.astype("float32")))
     for new, old in zip(density, before, strict=True):
@@ -126,7 +126,7 @@ def test_stain_jitter_changes_colour_and_moves_no_pixel(batch):
         assert abs(fit - np.eye(3)).max() > 1e-3
 
 
-def test_the_classic_set_moves_the_centre_out_of_the_middle_and_fills_with_the_nearest():
+def test_the_classic_set_moves_the_center_out_of_the_middle_and_fills_with_the_nearest():
     marked = np.zeros((200, 96, 96, 3), "float32")
     marked[:, 32:64, 32:64] = 255
     kept = vary(ClassicAugmentation(seed=8), marked)[:, 32:64, 32:64, 0].mean(axis=(1, 2)) / 255

@@ -20,7 +20,7 @@ PART_FOLDERS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",
 ALL_PARTS = frozenset(name for names in PART_FOLDERS.values() for name in names)
 SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".gif"})
 TUMOR_NAMES = ("no_tumor", "tumor")
-TUMOUR_WORDS = re.compile("tumou?r|cancer|carcinoma|malign|metasta|positive")
+TUMOR_WORDS = re.compile("tumou?r|cancer|carcinoma|malign|metasta|positive")
 HEALTHY_WORDS = re.compile(r"(^|[^a-z])(no|non|not|without)([^a-z]|$)|normal|benign|negative|healthy|^non|^no")
 WRAPPER = "Multi Cancer"  # the folder, once or twice, in which the archive of the set keeps its eight
 
@@ -86,7 +86,7 @@ def _list_subclass(folder: Path) -> list[str]:
 
 
 def read_class_folders(root: Path) -> tuple | None:
-    """Reads class folders at the root or under part folders; images that stand loose are unlabelled."""
+    """Reads class folders at the root or under part folders; images that stand loose are unlabeled."""
     names, folders = scan_folder(root)
     parts = {part: root / name for part in PARTS for name in PART_FOLDERS[part] if name in folders}
     if len(parts) < sum(name in folders for name in ALL_PARTS):
@@ -113,14 +113,14 @@ def read_class_folders(root: Path) -> tuple | None:
 
 
 def _order_classes(root: Path, classes: set[str]) -> list[str]:
-    """Numbers before names; of two names the one that says tumour comes second, so that it is class 1."""
+    """Numbers before names; of two names the one that says tumor comes second, so that it is class 1."""
     order = sorted(classes, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
     if len(order) != 2 or order[1].isdecimal():
         return order
-    tumour = [name for name in order if TUMOUR_WORDS.search(name.lower()) and not HEALTHY_WORDS.search(name.lower())]
-    if len(tumour) != 1:
-        raise InputError(f"{root} has the classes {' and '.join(order)}; rename them 0 and 1 so that 1 is the tumour.")
-    return [name for name in order if name != tumour[0]] + tumour
+    tumor = [name for name in order if TUMOR_WORDS.search(name.lower()) and not HEALTHY_WORDS.search(name.lower())]
+    if len(tumor) != 1:
+        raise InputError(f"{root} has the classes {' and '.join(order)}; rename them 0 and 1 so that 1 is the tumor.")
+    return [name for name in order if name != tumor[0]] + tumor
 
 
 def _prefix(root: Path, part: Path, name: str | None) -> str:

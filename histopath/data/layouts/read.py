@@ -1,4 +1,4 @@
-"""Recognises how a folder of patches is laid out and reads its table. In: a folder. Out: a Source, one row a patch.
+"""Recognizes how a folder of patches is laid out and reads its table. In: a folder. Out: a Source, one row a patch.
 
 Known layouts: the Kaggle competition's, PCam's HDF5 files, the Multi Cancer set, class folders of images, loose images
 without labels; the last three are read in `folders.py`.
@@ -43,7 +43,7 @@ class Source:
 
 
 def read_source(root: Path | str) -> Source:
-    """Recognises a layout and reads its labels, slides and list of files; no image is opened.
+    """Recognizes a layout and reads its labels, slides and list of files; no image is opened.
 
     Args:
         root: the folder that holds the data, and perhaps `slides.csv` (columns `id` and `slide`) or

@@ -50,7 +50,7 @@ def test_numbered_classes_are_in_the_order_of_their_numbers(tmp_path):
     assert read_source(touch_all(tmp_path, *(f"{name}/{name}.png" for name in names))).class_names == tuple(names)
 
 
-def test_loose_images_are_unlabelled_test_patches(tmp_path):
+def test_loose_images_are_unlabeled_test_patches(tmp_path):
     source = read_source(touch_all(tmp_path, "b.JPG", "a.webp", "c.bmp", "empty/x.txt"))
     assert source.layout == "class-folders"
     assert source.table[["id", "label", "part"]].values.tolist() == [["a", -1, "test"], ["b", -1, "test"]]
@@ -71,7 +71,7 @@ def test_ambiguous_class_folders_are_refused(tmp_path, names, expected):
 
 
 @pytest.mark.parametrize("healthy", ["healthy", "normal", "no_tumor", "benign", "non_cancer", "zebra"])
-def test_the_class_folder_that_says_tumour_is_class_1(tmp_path, healthy):
+def test_the_class_folder_that_says_tumor_is_class_1(tmp_path, healthy):
     for name in (healthy, "cancer"):
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / f"of_{name}.png"), np.zeros((8, 8, 3), np.uint8))
@@ -80,7 +80,7 @@ def test_the_class_folder_that_says_tumour_is_class_1(tmp_path, healthy):
     assert dict(zip(source.table["id"], source.table["label"], strict=True)) == {f"of_{healthy}": 0, "of_cancer": 1}
 
 
-def test_two_names_that_do_not_say_which_is_the_tumour_are_refused(tmp_path):
+def test_two_names_that_do_not_say_which_is_the_tumor_are_refused(tmp_path):
     for name in ("alpha", "beta"):
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / f"{name}.png"), np.zeros((8, 8, 3), np.uint8))
