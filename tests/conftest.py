@@ -1,6 +1,7 @@
 """What several test modules share: the embedded sample, packed, a small part of it, and one real training on that."""
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -26,13 +27,22 @@ SMALL = {
 
 
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory):
-    return PATCHES.write(tmp_path_factory.mktemp("data") / "sample")
+def common(tmp_path_factory):
+    """A folder that all workers of one pytest session share: what one of them writes there, the others read."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "common"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def patches(sample, tmp_path_factory):
-    return open_patches(sample, cache=tmp_path_factory.mktemp("packed"), progress=False)
+def sample(common):
+    return PATCHES.write(common / "sample")
+
+
+@pytest.fixture(scope="session")
+def patches(sample, common):
+    return open_patches(sample, cache=common / "packed", progress=False)
 
 
 @pytest.fixture(scope="session")
@@ -44,12 +54,11 @@ def small(patches):
 
 
 @pytest.fixture(scope="session")
-def run(small, tmp_path_factory):
-    """Two epochs of the compact network on `small`."""
+def run(small, common):
+    """Two epochs of the compact network on `small`, trained once: the lock of `train` lets the other workers wait for it."""
     from histopath.training.fit import train
 
-    folder = tmp_path_factory.mktemp("runs") / "small"
-    return train(small, get_config("sample", "compact", SMALL), folder, log=lambda line: None)
+    return train(small, get_config("sample", "compact", SMALL), common / "runs" / "small", log=lambda line: None)
 
 
 @pytest.fixture(scope="session")

@@ -262,6 +262,7 @@ def test_real_patches_come_back_as_another_reader_sees_them(tmp_path, name, coun
         np.testing.assert_array_equal(patches.images[row], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to measure memory")
 def test_memory_stays_flat_while_packing(kaggle, tmp_path):
     """The pack has 295 MB; held in memory, or written through a mapping, it would count."""

@@ -22,6 +22,8 @@ from histopath.evaluation.evaluate import (
 from histopath.models.predict import predict
 from histopath.models.runs import FOLDER, open_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def second(small, tmp_path_factory):

@@ -51,6 +51,7 @@ def test_too_few_slides_are_refused():
         split_patches(table(slides=4), fold=(1, 5))
 
 
+@pytest.mark.slow
 def test_folds_are_trained_scored_and_kept(small, tmp_path):
     config, lines = get_config("sample", "compact", SMALL), []
     scores = train_folds(small, config, tmp_path / "cv", log=lines.append)
@@ -85,6 +86,7 @@ def test_folds_that_there_are_not_are_refused(settings):
         get_config("sample", "compact", settings)
 
 
+@pytest.mark.slow
 def test_the_command_says_the_spread(command, sample):
     settings = [word for key, value in (SMALL | {"epoch_steps": 2}).items() for word in ("--set", f"{key}={value}")]
     status, out, _ = command("train", "--data", sample, "--run", "cv", "--recipe", "compact", "--folds", "2", *settings)

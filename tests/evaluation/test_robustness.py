@@ -39,6 +39,7 @@ def test_patches_are_changed_when_they_are_read(patches):
     assert (shifted[rows] == SHIFTS["brightness"](patches.images[rows], 2)).all()
 
 
+@pytest.mark.slow
 def test_the_table_starts_at_the_unchanged_auc_and_hard_changes_cost(run, small):
     rows, labels = small.table.index.to_numpy(), small.table["label"].to_numpy()
     table = shifted_aucs(run.network, small.images, rows, labels)

@@ -68,6 +68,7 @@ def test_a_finished_slide_is_kept_and_another_stride_is_not(scored, run, slide):
     assert (folder / "scores.csv").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_file_that_is_gone_or_damaged_is_made_again(run, slide, scored, tmp_path):
     folder = tmp_path / "slide"
     shutil.copytree(scored[0], folder)
@@ -102,6 +103,7 @@ def test_another_slide_of_the_same_name_overwrites_nothing(run, slide, scored, t
     assert read_finished(tmp_path / "out" / slide.stem) == scored[1]
 
 
+@pytest.mark.slow
 def test_the_table_keeps_the_slides_of_other_commands(run, slide, scored, tmp_path):
     for name in ("b.tif", "a.tif"):
         (tmp_path / name).symlink_to(slide)
