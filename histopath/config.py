@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,89 +15,69 @@ MICRONS_PER_PIXEL = 0.972  # of PCam's patches: level 2 of CAMELYON16's slides, 
 
 @dataclass(frozen=True)
 class Config:
-    """All settings of one run. Fractions are of the labeled patches, rates per optimizer step, lengths in pixels.
+    """All settings of one run. Fractions are of the labeled patches, rates per optimizer step, lengths in pixels."""
 
-    Attributes:
-        preset: how much work: `sample` (minutes on two cores) or `full` (the competition on a GPU).
-        recipe: which published or own way of training, a key of `RECIPES`.
-        model: a name of the registry in `models.py`.
-        weights: `none`, `imagenet`, or the path of a local weight file or folder of weight files.
-        size: side to which images are resized when they are packed, in pixels; 0 for patches as they are.
-        task: what is told apart in the Multi Cancer set: `organ`, `malignancy`, `organ+malignancy` (two heads) or
-            `subclass`; other data has its own labels and takes no notice.
-        seed: seeds the splits, the initial weights, the order of the batches and the augmentation.
-        val_fraction: share that chooses the checkpoint and the threshold.
-        holdout_fraction: share that is scored once and chooses nothing.
-        folds: parts into which all labeled patches are divided; each is the holdout of one training. 0 for one training.
-        fold: which of them is the holdout of this training, from 1 on.
-        batch_size: patches in one optimizer step.
-        epochs: passes over the training patches at most.
-        epoch_steps: steps after which an epoch ends early; 0 for whole passes.
-        copies: how often an image of each class is seen in one epoch, each time augmented anew: one number for all, or one
-            a class in their order, such as `20,6`.
-        unfreeze_epoch: the epoch from which on the backbones are trained too; 0 as published: frozen ones for ever, others
-            from the start.
-        optimizer: `adam`, or `muon`, which moves the kernels of convolutions by orthogonal matrices and the rest as Adam.
-        learning_rate: peak of the warm-up and cosine schedule.
-        warmup: share of all steps in which the rate climbs from zero to its peak.
-        clip_norm: largest global gradient norm.
-        ema_momentum: momentum of the weight average that is validated and saved.
-        label_smoothing: how far targets move from 0 and 1 towards one half.
-        dropout: share of the features dropped before the last layer.
-        patience: epochs without a better val AUC before training stops.
-        augmentation: `dihedral` (eight views, then the four below), `classic` (system 1), `rotation` (system 2) or `none`.
-        shift: largest shift of a patch, in pixels; 4 keeps the labeled center in the center.
-        stain: relative spread of the hematoxylin, eosin and residual strengths.
-        light: relative spread of the brightness of a patch.
-        focus: largest share with which a patch is mixed with itself out of focus, for half of the patches.
-        precision: `auto` (mixed on a GPU, float32 elsewhere) or a Keras dtype policy.
-        feed: `stream` (patches from the memory-mapped array), `resident` (patches on the device, row numbers from the
-            host) or `auto` (resident on an accelerator where they fit). The batches are the same.
-        devices: devices that share each batch; 0 for all accelerators, or the processor where there is none.
-        steps_per_execution: optimizer steps that the host starts at once; of use on a GPU, where a step is shorter than that.
-        views: views averaged at prediction, 8 or 1.
-        predict_batch: patches in one prediction step.
-        norm_patches: training patches from which batch normalization is re-estimated after each epoch.
-        tensorboard: also write TensorBoard event files into the run folder.
-    """
-
+    # How much work: `sample` (minutes on two cores) or `full` (the competition on a GPU)
     preset: str = "sample"
-    recipe: str = "xception_nasnet"
-    model: str = "xception_nasnet"
+    recipe: str = "xception_nasnet"  # Which published or own way of training, a key of `RECIPES`
+    model: str = "xception_nasnet"  # A name of the registry in `models.py`
+    # `none`, `imagenet`, or the path of a local weight file or folder of weight files
     weights: str = "none"
+    # Side to which images are resized when they are packed, in pixels; 0 for patches as they are
     size: int = 0
+    # What is told apart in the Multi Cancer set: `organ`, `malignancy`, `organ+malignancy` (two
+    # heads) or `subclass`; other data has its own labels and takes no notice
     task: str = "organ"
+    # Seeds the splits, the initial weights, the order of the batches and the augmentation
     seed: int = 0
-    val_fraction: float = 0.15
-    holdout_fraction: float = 0.2
+    val_fraction: float = 0.15  # Share that chooses the checkpoint and the threshold
+    holdout_fraction: float = 0.2  # Share that is scored once and chooses nothing
+    # Parts into which all labeled patches are divided; each is the holdout of one training. 0 for
+    # one training
     folds: int = 0
-    fold: int = 0
-    batch_size: int = 32
-    epochs: int = 10
-    epoch_steps: int = 0
+    fold: int = 0  # Which of them is the holdout of this training, from 1 on
+    batch_size: int = 32  # Patches in one optimizer step
+    epochs: int = 10  # Passes over the training patches at most
+    epoch_steps: int = 0  # Steps after which an epoch ends early; 0 for whole passes
+    # How often an image of each class is seen in one epoch, each time augmented anew: one number
+    # for all, or one a class in their order, such as `20,6`
     copies: str = "1"
+    # The epoch from which on the backbones are trained too; 0 as published: frozen ones for ever,
+    # others from the start
     unfreeze_epoch: int = 0
+    # `adam`, or `muon`, which moves the kernels of convolutions by orthogonal matrices and the rest
+    # as Adam
     optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    warmup: float = 0.1
-    clip_norm: float = 1.0
-    ema_momentum: float = 0.999
-    label_smoothing: float = 0.0
-    dropout: float = 0.5
-    patience: int = 5
+    learning_rate: float = 1e-3  # Peak of the warm-up and cosine schedule
+    warmup: float = 0.1  # Share of all steps in which the rate climbs from zero to its peak
+    clip_norm: float = 1.0  # Largest global gradient norm
+    ema_momentum: float = 0.999  # Momentum of the weight average that is validated and saved
+    label_smoothing: float = 0.0  # How far targets move from 0 and 1 towards one half
+    dropout: float = 0.5  # Share of the features dropped before the last layer
+    patience: int = 5  # Epochs without a better val AUC before training stops
+    # `dihedral` (eight views, then the four below), `classic` (system 1), `rotation` (system 2) or
+    # `none`
     augmentation: str = "dihedral"
-    shift: int = 4
-    stain: float = 0.2
-    light: float = 0.0
+    shift: int = 4  # Largest shift of a patch, in pixels; 4 keeps the labeled center in the center
+    stain: float = 0.2  # Relative spread of the hematoxylin, eosin and residual strengths
+    light: float = 0.0  # Relative spread of the brightness of a patch
+    # Largest share with which a patch is mixed with itself out of focus, for half of the patches
     focus: float = 0.0
-    precision: str = "auto"
+    precision: str = "auto"  # `auto` (mixed on a GPU, float32 elsewhere) or a Keras dtype policy
+    # `stream` (patches from the memory-mapped array), `resident` (patches on the device, row
+    # numbers from the host) or `auto` (resident on an accelerator where they fit). The batches are
+    # the same
     feed: str = "auto"
+    # Devices that share each batch; 0 for all accelerators, or the processor where there is none
     devices: int = 0
+    # Optimizer steps that the host starts at once; of use on a GPU, where a step is shorter than
+    # that
     steps_per_execution: int = 1
-    views: int = 8
-    predict_batch: int = 64
+    views: int = 8  # Views averaged at prediction, 8 or 1
+    predict_batch: int = 64  # Patches in one prediction step
+    # Training patches from which batch normalization is re-estimated after each epoch
     norm_patches: int = 4096
-    tensorboard: bool = False
+    tensorboard: bool = False  # Also write TensorBoard event files into the run folder
 
     def to_json(self) -> str:
         """Returns the settings as indented JSON, the content of a run's `config.json`."""
@@ -238,16 +219,22 @@ def get_config(preset: str = "sample", recipe: str = "xception_nasnet", settings
 
 
 def read_config(path: Path) -> Config:
-    """Reads a run's `config.json`, as written by `Config.to_json`.
+    """Reads a run's `config.json`, as written by `Config.to_json`, also by an older or newer version of the package.
+
+    A field that this version does not know is ignored with a line that says so; a missing one takes its default.
 
     Raises:
         InputError: when the file is not the JSON of a Config; train the run again.
     """
+    known = {field.name for field in dataclasses.fields(Config)}
     try:
         values = json.loads(path.read_text())
-        config = Config(**{key: _convert(key, value) for key, value in values.items() if key not in ("preset", "recipe")})
-        return dataclasses.replace(config, preset=values["preset"], recipe=values["recipe"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        preset, recipe = values.pop("preset"), values.pop("recipe")
+        if unknown := sorted(set(values) - known):
+            print(f"{path}: ignoring the unknown settings {', '.join(unknown)}", file=sys.stderr, flush=True)
+        config = Config(**{key: _convert(key, value) for key, value in values.items() if key in known})
+        return dataclasses.replace(config, preset=preset, recipe=recipe)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path} does not hold the settings of a run ({error}); delete the run and train it again.") from None
 
 

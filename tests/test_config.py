@@ -1,8 +1,10 @@
 """Settings: presets, recipes, conversion and refusal."""
 
+import json
+
 import pytest
 
-from histopath.config import PRESETS, RECIPES, get_config, home, parse_settings, read_config
+from histopath.config import PRESETS, RECIPES, Config, get_config, home, parse_settings, read_config
 from histopath.models.registry import REGISTRY
 
 
@@ -70,3 +72,12 @@ def test_home_is_the_repository_unless_it_is_set(monkeypatch, tmp_path):
     assert (home() / "pyproject.toml").is_file()
     monkeypatch.setenv("HISTOPATH_HOME", str(tmp_path))
     assert home() == tmp_path
+
+
+def test_a_config_of_another_version_opens_and_unknown_settings_are_named(tmp_path, capsys):
+    values = json.loads(get_config("sample", "compact", {"epochs": 7}).to_json())
+    del values["stain"]
+    (tmp_path / "config.json").write_text(json.dumps(values | {"of_a_later_version": 1}))
+    config = read_config(tmp_path / "config.json")
+    assert (config.epochs, config.stain) == (7, Config().stain)
+    assert "ignoring the unknown settings of_a_later_version" in capsys.readouterr().err

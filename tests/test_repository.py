@@ -1,5 +1,6 @@
 """What a reader is told about the repository is true."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -45,3 +46,21 @@ def test_the_commands_are_documented_as_their_help_says(tmp_path):
     subprocess.run([*how, "--output", tmp_path / "commands.md"], cwd=PROJECT, check=True, capture_output=True)
     written = (PROJECT / "docs" / "commands.md").read_text()
     assert written == (tmp_path / "commands.md").read_text(), "run `make docs`"
+
+
+LAYERS = ("files", "config metrics plots synthetic", "data", "models", "training", "evaluation slides app", "project", "__main__")
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
+
+
+def imported(path):
+    """Folders and modules directly below the package that a module imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("histopath."):
+            yield node.module.split(".")[1]
+
+
+def test_imports_run_one_way_from_files_to_the_command_line():
+    for path in (PROJECT / "histopath").rglob("*.py"):
+        own = path.relative_to(PROJECT / "histopath").parts[0].removesuffix(".py")
+        for name in imported(path):
+            assert name == own or LAYER[name] < LAYER[own], f"{path} imports {name}"

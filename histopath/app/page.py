@@ -87,7 +87,7 @@ def respond(run: Run, path: str | None, microns: float | None, report: Callable)
         if microns is None:
             raise InputError("The microns per pixel are missing; enter a number such as 0.5.")
         analysis = analyze_image(run, read_upload(Path(path)), microns, report)
-    except ValueError as error:
+    except InputError as error:
         return f"### Error\n⚠️ {error}", gradio.Column(visible=False), *[gradio.skip()] * 5
     plain, overlay = render(analysis)
     tiles = [

@@ -27,7 +27,7 @@ def checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, 
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     if labels.ndim != 1 or labels.shape != probabilities.shape:
-        raise ValueError(
+        raise InputError(
             f"labels have shape {labels.shape} and probabilities {probabilities.shape}: give one of each for every "
             "patch, both of shape (N,)."
         )
@@ -35,12 +35,12 @@ def checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, 
         raise InputError("there are no patches to score: give at least one patch of each class.")
     wrong = ~np.isin(labels, (0, 1))
     if wrong.any():
-        raise ValueError(
+        raise InputError(
             f"{wrong.sum():,} labels are neither 0 nor 1, the first is {labels[wrong.argmax()]}: score labeled patches only."
         )
     wrong = ~((probabilities >= 0) & (probabilities <= 1))
     if wrong.any():
-        raise ValueError(
+        raise InputError(
             f"{wrong.sum():,} probabilities are not finite numbers in [0, 1], the first is "
             f"{probabilities[wrong.argmax()]}: pass the output of the sigmoid."
         )
@@ -70,7 +70,7 @@ def slide_codes(groups: np.ndarray | None, count: int) -> tuple[np.ndarray | Non
         return None, 0
     names = pd.Series(np.asarray(groups, dtype=object)).fillna("").astype(str)
     if len(names) != count:
-        raise ValueError(f"{len(names):,} slide names were given for {count:,} patches: give one name a patch.")
+        raise InputError(f"{len(names):,} slide names were given for {count:,} patches: give one name a patch.")
     codes, slides = pd.factorize(names.where(names != ""))
     if len(slides) < 2:
         return None, len(slides)

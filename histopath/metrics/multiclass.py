@@ -32,7 +32,7 @@ def checked_classes(
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     expected = (len(labels) if labels.ndim == 1 else "N", len(class_names))
     if labels.ndim != 1 or probabilities.shape != expected:
-        raise ValueError(
+        raise InputError(
             f"labels have shape {labels.shape} and probabilities {probabilities.shape}: give one label and "
             f"{len(class_names)} probabilities for every patch, of shapes (N,) and (N, {len(class_names)})."
         )
@@ -40,7 +40,7 @@ def checked_classes(
         raise InputError("there are no patches to score: give at least one patch of two classes.")
     wrong = ~np.isin(labels, np.arange(len(class_names)))
     if wrong.any():
-        raise ValueError(
+        raise InputError(
             f"{wrong.sum():,} labels are not whole numbers from 0 to {len(class_names) - 1}, the first is "
             f"{labels[wrong.argmax()]}: score labeled patches only."
         )
@@ -55,14 +55,14 @@ def _check_rows(probabilities: np.ndarray) -> None:
     """Refuse probabilities (N, K) of which a row is no distribution."""
     wrong = ~((probabilities >= 0) & (probabilities <= 1 + SUM_TOLERANCE))
     if wrong.any():
-        raise ValueError(
+        raise InputError(
             f"{wrong.sum():,} probabilities are not finite numbers in [0, 1], the first is "
             f"{probabilities.flat[wrong.argmax()]}: pass the output of the softmax."
         )
     sums = probabilities.sum(axis=1)
     wrong = np.abs(sums - 1) > SUM_TOLERANCE
     if wrong.any():
-        raise ValueError(
+        raise InputError(
             f"the probabilities of {wrong.sum():,} patches do not sum to one, the first sum is {sums[wrong.argmax()]:.4g}: "
             "pass the output of the softmax."
         )
