@@ -20,7 +20,7 @@ OPTIONAL = {
     "pooch": "pooch",
     "kagglehub": "kagglehub",
 }
-INTERRUPTED = "Interrupted. What was finished is kept; the same command goes on from there."
+INTERRUPTED = "Interrupted. The same command goes on from there; only packing starts over."
 
 app = typer.Typer(
     help="Detect metastatic cancer in 96×96 H&E patches. A research tool, not a medical device.",
@@ -61,7 +61,7 @@ def download(
     what: Annotated[str, typer.Argument(help="kaggle (the competition, 6.3 GB, needs an account) or pcam (Zenodo, 7 GB).")],
     folder: Annotated[Path | None, typer.Argument(help="Where to write; data/kaggle or data/pcam by default.")] = None,
 ):
-    """Fetch the real data; a download that was cut goes on where it stopped."""
+    """Download the real data; an interrupted download resumes."""
     from histopath.data.download import download_kaggle, download_pcam
 
     fetch = {"kaggle": download_kaggle, "pcam": download_pcam}.get(what)

@@ -20,7 +20,7 @@ class Config:
     # How much work: `sample` (minutes on two cores) or `full` (the competition on a GPU)
     preset: str = "sample"
     recipe: str = "xception_nasnet"  # Which published or own way of training, a key of `RECIPES`
-    model: str = "xception_nasnet"  # A name of the registry in `models.py`
+    model: str = "xception_nasnet"  # A name of the registry in `models/registry.py`
     # `none`, `imagenet`, or the path of a local weight file or folder of weight files
     weights: str = "none"
     # Side to which images are resized when they are packed, in pixels; 0 for patches as they are

@@ -1,4 +1,4 @@
-"""What one pass through the notebooks works on. In: preset and data folder. Out: settings, patches and the places to write."""
+"""What one pass through the notebooks works on, and running them."""
 
 import sys
 import time
@@ -27,6 +27,9 @@ STORIES = {  # story → the sample that it is told on, where that lies, the rec
     "organs": (ORGANS.write, ORGANS.folder, "inceptionv3"),
 }
 SAMPLES = {story: entry[:2] for story, entry in STORIES.items()} | {"slide": (SLIDE.write, SLIDE.folder)}
+FOLDER = PROJECT / "notebooks"
+PCAM = ("01_explore", "02_augment", "03_train", "04_evaluate", "05_submit")  # the story that `make run` tells
+STORY_OF = {"07_gastric": "gastric", "08_organs": "organs"}  # the others are told on PCam's patches
 SYNTHETIC = "the embedded synthetic sample: it shows that the machinery works and says nothing about medicine"
 
 
@@ -101,7 +104,7 @@ def open_workspace(
 
     Args:
         preset: `sample` (the synthetic sample unless `data_dir` is given) or `full`.
-        data_dir: folder in a layout of `sources.read_source`; on Kaggle the competition is found by itself.
+        data_dir: folder in a layout of `layouts.read.read_source`; on Kaggle the competition is found by itself.
         epochs: passes over the training patches, when not the preset's.
         weights: `imagenet`, `none` or a path, when not the preset's.
         progress: show packing on stderr.
@@ -140,11 +143,6 @@ def _find_data(story: str) -> Path:
         wanted = "the competition's data" if story == "pcam" else f"the {story} data"
         raise InputError(f"The full preset needs {wanted}; name its folder, as in `make run PRESET=full DATA=FOLDER`.")
     return found
-
-
-FOLDER = PROJECT / "notebooks"
-PCAM = ("01_explore", "02_augment", "03_train", "04_evaluate", "05_submit")  # the story that `make run` tells
-STORY_OF = {"07_gastric": "gastric", "08_organs": "organs"}  # the others are told on PCam's patches
 
 
 def list_notebooks(only: list[str] | None = None) -> list[Path]:

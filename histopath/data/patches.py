@@ -45,7 +45,7 @@ class PatchSet:
     Attributes:
         images: uint8 (N, H, W, 3), RGB, memory-mapped and read-only.
         table: the columns of a source table; `pixel_hash`, the hex SHA-1 of the pixel bytes; and
-            `perceptual_hash`, a perceptual hash (`duplicates.perceptual_hashes`).
+            `perceptual_hash`, a perceptual hash (`splits.perceptual_hashes`).
         class_names: name of label 0, 1, …
         layout: how the data was laid out: `kaggle`, `pcam-hdf5`, `multi-cancer`, `class-folders`.
         root: the folder that it was packed from.
@@ -78,7 +78,7 @@ def open_patches(
     network mount. An image edited in place can go unnoticed; `check_patches` compares all files.
 
     Args:
-        root: folder in one of the layouts of `sources.read_source`.
+        root: folder in one of the layouts of `layouts.read.read_source`.
         slide_table: CSV `id,slide` or `id,wsi`; replaces the slides found in the folder.
         cache: folder of the packs; `data/packed` in the project by default.
         workers: threads that decode; by default one per core, from 4 to 8.

@@ -39,12 +39,12 @@ def score_run(
         views: 8 or 1.
         progress: show a progress bar.
         shifts: also score one view of the patches under changes of stain, focus, compression and brightness.
-        figures: folder into which the training and the score are drawn (`reports.write_figures`), or None.
+        figures: folder into which the training and the score are drawn (`write_figures`), or None.
 
     Returns:
         `run`, `data`, `scored` (which patches, in words), `grouping`, `synthetic`, `views`, and everything that
         `multiclass.evaluate_task` returns. A run of several tasks has that under `tasks`, by the task's name. With
-        `shifts` also a table under that name: of each change the AUC at severity 0, 1, … (`shifts.shifted_aucs`).
+        `shifts` also a table under that name: of each change the AUC at severity 0, 1, … (`robustness.shifted_aucs`).
 
     Raises:
         InputError: when no such patch is left, one class only, a class that the run does not know, or figures are asked for
@@ -324,7 +324,7 @@ def write_figures(run: Run, labels: np.ndarray, p: np.ndarray, scores: dict, sli
         run: a finished run of two classes.
         labels: 0 or 1 (N,).
         p: probability of class 1 (N,).
-        scores: what `scoring.score_run` returns for them.
+        scores: what `score_run` returns for them.
         slides: slide of each patch (N,), or None where unknown.
         folder: where `training.png`, `validation.png`, `roc.png`, `operating_points.png`, `calibration.png` and, where the
             scores have them, `shifts.png` are written.

@@ -58,7 +58,7 @@ def try_folds(patches: PatchSet, config: Config, folder: Path) -> tuple[pd.DataF
 
 
 def fold_dots(table: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
-    """What `figures.interval_dots` draws: the mean of the folds, one standard deviation to either side, and each fold."""
+    """What `charts.interval_dots` draws: the mean of the folds, one standard deviation to either side, and each fold."""
     if table.empty:
         return {}
     mean, spread = table["auc"].mean(), table["auc"].std()

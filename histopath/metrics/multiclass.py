@@ -217,7 +217,7 @@ def evaluate_task(
     temperature: float,
     groups: np.ndarray | None,
 ) -> dict:
-    """Scores one output of a network: `evaluation.evaluate` of the probability of class 1, (N,), else `evaluate_classes`.
+    """Scores one output of a network: `binary.evaluate` of the probability of class 1, (N,), else `evaluate_classes`.
 
     Returns:
         What these return, `temperature`, and `ece_tempered`: the calibration error after division by it.

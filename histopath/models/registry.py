@@ -266,7 +266,7 @@ def parameter_table(network: keras.Model) -> list[dict[str, object]]:
 
 
 def plot_rows(network: keras.Model) -> list[list[tuple[str, str]]]:
-    """Returns rows of boxes (title, subtitle) for `figures.model_plot`: layers of equal depth side by side, top to bottom."""
+    """Returns rows of boxes (title, subtitle) for `charts.model_plot`: layers of equal depth side by side, top to bottom."""
     depth = {}
     for layer in network.get_config()["layers"]:
         depth[layer["name"]] = 1 + max((depth[name] for name in _inputs_of(layer["inbound_nodes"])), default=-1)

@@ -1,4 +1,4 @@
-"""A run folder: everything one training leaves, read and written whole. In: a folder. Out: settings, splits, network, scores."""
+"""A run folder, read and written whole, and the small export of one."""
 
 import functools
 import io
@@ -23,6 +23,9 @@ from histopath.models.backend import keras
 from histopath.models.registry import read_model
 
 FILES = ("config.json", "model.keras", "splits.csv", "history.csv", "metrics.json")
+FOLDER = PROJECT / "pretrained" if in_checkout() else Path(__file__).resolve().parents[1] / "pretrained"
+LARGEST = 5_000_000  # bytes of the whole folder
+WEIGHTS = "model.weights.h5"
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Run:
 
     @property
     def temperature(self) -> float:
-        """Temperature of its first, or only, task, fitted on val; see `temperature.tempered`."""
+        """Temperature of its first, or only, task, fitted on val; see `binary.tempered`."""
         return next(iter(self.metrics["tasks"].values()))["temperature"]
 
     @property
@@ -198,11 +201,6 @@ def _read(path: Path, read: Callable, needed: tuple[str, ...]):
     if missing:
         raise InputError(f"{path} is damaged ({missing[0]} is wrong or missing); delete the run and train it again.")
     return content
-
-
-FOLDER = PROJECT / "pretrained" if in_checkout() else Path(__file__).resolve().parents[1] / "pretrained"
-LARGEST = 5_000_000  # bytes of the whole folder
-WEIGHTS = "model.weights.h5"
 
 
 def export_run(run: Run, folder: Path) -> int:

@@ -352,7 +352,7 @@ def precision_recall_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     """Precision over recall, with the share of tumor as the floor that a coin reaches.
 
     Args:
-        curves: legend text → (precision, recall), as `evaluation.precision_recall` returns them.
+        curves: legend text → (precision, recall), as `binary.precision_recall` returns them.
         prevalence: share of tumor patches, in [0, 1].
     """
     figure, axes = new_figure(3.9, width=5.6)
@@ -373,7 +373,7 @@ def calibration_plot(table: pd.DataFrame, tempered: pd.DataFrame | None = None) 
     """Observed share of tumor over the predicted probability, with the count of each bin below.
 
     Args:
-        table: what `evaluation.calibration` returns.
+        table: what `binary.calibration` returns.
         tempered: the same after division by a temperature, or None; its counts are not shown.
     """
     figure, axes = new_figure(4.9, 2, 1, width=5.6, sharex=True, height_ratios=(3.2, 1))
@@ -398,7 +398,7 @@ def shift_curves(table: pd.DataFrame) -> Figure:
     """AUC over the severity of each change.
 
     Args:
-        table: what `shifts.shifted_aucs` returns.
+        table: what `robustness.shifted_aucs` returns.
     """
     figure, axes = new_figure(3.6, width=5.6)
     axes = axes[0, 0]

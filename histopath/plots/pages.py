@@ -164,7 +164,7 @@ def mistakes_page(
     """Misjudged patches, each with its true class and the probability of tumor that it got.
 
     Args:
-        images: uint8 (N, H, W, 3), in the order of `evaluation.worst_mistakes`.
+        images: uint8 (N, H, W, 3), in the order of `binary.worst_mistakes`.
         labels: true class of each, (N,).
         probabilities: in [0, 1], (N,).
         class_names: name of each class.

@@ -70,7 +70,7 @@ def score_slide(
         tiles), `tumor_share` (tiles that reach the threshold), `threshold`.
 
     Raises:
-        InputError: as `slides.open_slide`, when no tissue is found, and when the folder holds
+        InputError: as `tiles.open_slide`, when no tissue is found, and when the folder holds
             the scores of another slide of that name.
     """
     if run.threshold is None or tuple(run.network.input_shape[1:3]) != (TILE, TILE):

@@ -27,7 +27,7 @@ class ValidateAverage(keras.callbacks.Callback):
     """Validates the averaged weights and adds the scores to the logs, for the callbacks after it."""
 
     def __init__(self, setup, images: np.ndarray, config: Config):
-        """`setup` is a `training.Setup` and `images` are all patches, uint8 (M, H, W, 3)."""
+        """`setup` is a `fit.Setup` and `images` are all patches, uint8 (M, H, W, 3)."""
         super().__init__()
         self.network, self.averaged, self.tasks, self.val = setup.network, setup.averaged, setup.tasks, setup.part("val")
         self.images, self.batch_size = images, config.predict_batch

@@ -1,7 +1,7 @@
 """Reads folders of images whose names are the classes. In: a folder. Out: layout, table of patches, class names; or None.
 
 Class folders: `<class>/`, or `<part>/<class>/` with the parts train, valid (or val) and test, or loose images without labels.
-Multi Cancer (system 3): `<cancer>/<subclass>/`, as its archive comes; its 26 subclasses are those of `organs.py`.
+Multi Cancer (system 3): `<cancer>/<subclass>/`, as its archive comes; its 26 subclasses are those of `tasks.py`.
 """
 
 import os
